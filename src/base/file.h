@@ -1,0 +1,47 @@
+// What:    read-only maps of files, and whole-file reads and writes.
+// Owns:    MappedFile owns its mapping; moved-from it is empty.
+// Threads: a mapping may be read by any thread.
+// Fails:   kNotFound or kInternal with the path and the system's reason.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "coppice/error.h"
+
+namespace coppice {
+
+class MappedFile {
+ public:
+  static Expected<MappedFile> open(const std::string& path);
+  MappedFile() = default;
+  MappedFile(MappedFile&& other) noexcept { swap(other); }
+  MappedFile& operator=(MappedFile&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+  ~MappedFile();
+
+  std::span<const uint8_t> bytes() const { return {data_, size_}; }
+  const std::string& path() const { return path_; }
+
+ private:
+  void swap(MappedFile& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    std::swap(path_, other.path_);
+  }
+  const uint8_t* data_ = nullptr;
+  size_t size_ = 0;
+  std::string path_;
+};
+
+// The whole file; kTooLarge beyond `limit` bytes.
+Expected<std::string> read_file(const std::string& path, size_t limit = size_t{1} << 30);
+// Writes beside the target and renames, so a reader never sees half a file.
+Status write_file(const std::string& path, std::string_view bytes);
+
+}  // namespace coppice

@@ -1,0 +1,162 @@
+// What:    the facade of the prefix-aware KV cache (PAKV): match, reserve, plan, commit, release.
+// Owns:    the prefix tree, the page pool and its arena, the live sequences' places in the tree.
+// Threads: one (the engine's); nothing here locks.
+// Fails:   create: kTooLarge, kInvalidArgument. "No room now" is an empty optional, never an error.
+//
+// A step:   progress(s) for every live sequence -> reserve(s, n) for those that advance -> plan()
+// ->
+//           the model runs the plan -> commit() (or abandon()).
+// Source: ChunkAttention (arXiv 2402.15220) section 3.1 and the architecture's sections 1 and 4.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "coppice/error.h"
+#include "ops/backend.h"
+
+namespace coppice::kv {
+
+using TokenId = int32_t;
+using SequenceId = uint64_t;  // never reused; 0 is no sequence
+using PinId = uint64_t;       // never reused; 0 is no pin
+
+// Prefixes are shared inside a scope and never across: (model, adapter, tier, tenant salt) spelled
+// out. Compared whole.
+using Scope = std::string;
+
+struct KvCacheOptions {
+  int32_t layers = 0;    // L
+  int32_t kv_heads = 0;  // Hkv
+  int32_t head_dim = 0;  // D
+  DType kv_type = DType::kBF16;
+  int64_t budget_bytes = 0;      // hard bound on pages held
+  int64_t max_budget_bytes = 0;  // address space reserved for later growth; 0: budget_bytes
+};
+
+// How far a live sequence is, before a step.
+struct Progress {
+  int64_t tokens = 0;    // planned: prompt plus appended
+  int64_t computed = 0;  // leading tokens whose keys and values are held
+  bool blocked = false;  // the next token is being written by another sequence: wait, take no rows
+};
+
+// A sequence's rows in the step's plan.
+struct Slice {
+  SequenceId sequence = 0;
+  int32_t row_begin = 0;
+  int32_t row_end = 0;
+  int64_t position = 0;  // of its first row
+};
+
+enum class Partition { kTwoPhase, kPerSequence };
+
+struct Step {
+  ops::AttentionPlan plan;
+  std::vector<TokenId> tokens;     // [T] in plan order
+  std::vector<int32_t> positions;  // [T]
+  std::vector<Slice> slices;       // in plan order (depth-first leaf order)
+};
+
+struct MatchInfo {
+  int64_t held = 0;     // leading tokens whose keys and values are held now
+  int64_t planned = 0;  // leading tokens held or being written by a live sequence
+};
+
+struct KvStats {
+  int64_t pages_total = 0, pages_free = 0;
+  int64_t page_bytes = 0;
+  int64_t bytes_held = 0;       // (total - free) * page_bytes
+  int64_t bytes_per_token = 0;  // ungated: 2 * L * Hkv * D * element bytes
+  int64_t nodes = 0, live_sequences = 0, pins = 0;
+  int64_t references = 0;        // live sequences' and pins' holds on nodes
+  int64_t tokens_held = 0;       // over all nodes, each once
+  int64_t tokens_reclaimed = 0;  // since creation
+  int64_t tokens_copied = 0;     // partial pages copied at branches, since creation
+};
+
+// Order in which whole unpinned leaves are given back under pressure.
+class ReclaimPolicy {
+ public:
+  virtual ~ReclaimPolicy() = default;
+  struct Candidate {
+    uint64_t last_used;  // step clock of the last sequence that held the leaf
+    int64_t tokens;      // in the leaf
+    int64_t depth;       // tokens before it: recomputing costs more the deeper it lies
+  };
+  // True when a should go before b.
+  virtual bool before(const Candidate& a, const Candidate& b) const = 0;
+};
+std::unique_ptr<ReclaimPolicy> least_recently_used();
+
+class KvCache {
+ public:
+  static Expected<std::unique_ptr<KvCache>> create(ops::Backend& backend,
+                                                   const KvCacheOptions& options,
+                                                   std::unique_ptr<ReclaimPolicy> policy);
+  virtual ~KvCache() = default;
+
+  // --- look
+  virtual MatchInfo match(const Scope& scope, std::span<const TokenId> tokens) const = 0;
+  virtual Progress progress(SequenceId id) const = 0;
+  virtual KvStats stats() const = 0;
+
+  // --- live sequences
+  // Joins the tree at the longest common prefix, planned tokens of running writers included, but
+  // always leaves the last token to be evaluated by the new sequence. Takes no pages. tokens must
+  // not be empty.
+  virtual SequenceId open(const Scope& scope, std::span<const TokenId> tokens) = 0;
+  // A second sequence with the same tokens; shares everything held so far (its last token is
+  // evaluated again only if the original had not evaluated it).
+  virtual SequenceId fork(SequenceId id) = 0;
+  // One more token to evaluate (the one just sampled).
+  virtual void append(SequenceId id, TokenId token) = 0;
+  // The sequence ends (finished, cancelled, preempted alike): what it computed stays as a
+  // reclaimable prefix; what it was still writing passes to the oldest follower.
+  virtual void close(SequenceId id) = 0;
+
+  // --- room
+  // Promises `total_tokens` worth of pages to the sequence if that fits beside all earlier promises
+  // (counting what could be reclaimed); false: no room now. Never frees anything by itself.
+  virtual bool admit(SequenceId id, int64_t total_tokens) = 0;
+  // Bytes that a lone sequence of so many tokens needs at worst.
+  virtual int64_t worst_case_bytes(int64_t total_tokens) const = 0;
+  // Shrinking reclaims at once as far as unreferenced leaves go; returns false while live and
+  // pinned pages still exceed the new budget (the caller preempts and asks again).
+  virtual bool set_budget(int64_t bytes) = 0;
+  // Frees every unreferenced, unpinned node.
+  virtual void flush() = 0;
+
+  // --- pins
+  // Protects the held prefix of `tokens` from reclaim until unpin or until `ttl_steps` of the clock
+  // given to tick(); 0: no expiry. Returns the pin and how many tokens it covers (0 tokens: nothing
+  // held, no pin).
+  struct Pin {
+    PinId id = 0;
+    int64_t tokens = 0;
+  };
+  virtual Pin pin(const Scope& scope, std::span<const TokenId> tokens, double ttl_seconds) = 0;
+  virtual bool unpin(PinId id) = 0;  // false: unknown or expired
+  virtual void expire(
+      double now_seconds) = 0;  // the caller's clock; pins made at the last `now` given here
+
+  // --- a step
+  // Adds the next tokens of a sequence to the step, at most n, at least 1: returns how many it took
+  // (it stops where another sequence writes, or at the planned end); empty: no room now, nothing
+  // changed. Partial pages held by a sibling are copied here and count as computed.
+  virtual std::optional<int32_t> reserve(SequenceId id, int32_t n) = 0;
+  virtual const Step& plan(Partition partition) = 0;
+  virtual void commit() = 0;   // the rows' keys and values are in their pages
+  virtual void abandon() = 0;  // the step did not run: its pages go back
+
+  virtual const ops::KvArena& arena() const = 0;
+  // Every invariant of the tree, the pool and the sequences, by number; CHECK-fails with the
+  // number.
+  virtual void check_invariants() const = 0;
+};
+
+}  // namespace coppice::kv
