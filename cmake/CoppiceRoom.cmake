@@ -31,11 +31,12 @@ function(coppice_room NAME)
   set_target_properties(${target} PROPERTIES EXPORT_NAME ${NAME})
   set_property(GLOBAL APPEND PROPERTY COPPICE_ROOMS ${target})
   if(COPPICE_TESTS AND R_TESTS)
-    coppice_test(${NAME}_test SOURCES ${R_TESTS} LINK ${target} ${R_TEST_LINK})
+    coppice_test(${NAME}_test SOURCES ${R_TESTS} LINK ${target} ${R_TEST_LINK} LABELS unit)
   endif()
 endfunction()
 
-# coppice_test(NAME SOURCES ... LINK ... [ARGS ...]): a GoogleTest binary, one ctest entry.
+# coppice_test(NAME SOURCES ... LINK ... [LABELS unit|e2e]): a GoogleTest binary, one ctest entry.
+# Room tests are "unit" and run under every sanitizer; "e2e" ones run in the release build.
 function(coppice_test NAME)
   cmake_parse_arguments(T "" "" "SOURCES;LINK;LABELS" ${ARGN})
   find_package(GTest REQUIRED)
@@ -43,8 +44,10 @@ function(coppice_test NAME)
   target_link_libraries(${NAME} PRIVATE ${T_LINK} GTest::gtest_main coppice_options)
   target_compile_definitions(${NAME} PRIVATE
     COPPICE_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data" COPPICE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-  # One precompiled gtest for all test binaries would tie their flags; per target it is still cheap.
   target_precompile_headers(${NAME} PRIVATE <gtest/gtest.h>)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    target_compile_options(${NAME} PRIVATE -fpch-preprocess)  # lets ccache see through the header
+  endif()
   add_test(NAME ${NAME} COMMAND ${NAME})
   set_tests_properties(${NAME} PROPERTIES TIMEOUT 1500 LABELS "${T_LABELS}")
 endfunction()
