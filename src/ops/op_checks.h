@@ -1,0 +1,56 @@
+// What:    the shape rules of backend.h as CHECKs, the same for every backend.
+// Owns:    nothing.
+// Threads: pure functions.
+// Fails:   a wrong shape or id is a programmer error and stops the process.
+#pragma once
+
+#include <span>
+
+#include "ops/backend.h"
+
+namespace coppice::ops {
+
+inline void check_embed(std::span<const int32_t> ids, const Weight& table, const TensorView& out) {
+  CHECK(out.shape() == (Shape{static_cast<int64_t>(ids.size()), table.cols()}));
+  for (const int32_t id : ids) CHECK(id >= 0 && id < table.rows());
+}
+
+inline void check_rms_norm(const TensorView& x, const TensorView& weight, const TensorView& out) {
+  CHECK(x.shape().rank() == 2 && out.shape() == x.shape());
+  CHECK(weight.shape() == Shape{x.shape()[1]});
+}
+
+inline void check_matmul(const TensorView& x, const Weight& w, const TensorView& bias,
+                         const TensorView& out) {
+  CHECK(x.shape().rank() == 2 && x.shape()[1] == w.cols());
+  CHECK(out.shape() == (Shape{x.shape()[0], w.rows()}));
+  CHECK(bias.empty() || bias.shape() == Shape{w.rows()});
+}
+
+inline void check_rope(const TensorView& x, const TensorView& cos, const TensorView& sin) {
+  CHECK(x.shape().rank() == 3 && x.shape()[2] % 2 == 0);
+  CHECK(cos.shape() == (Shape{x.shape()[0], x.shape()[2] / 2}) && sin.shape() == cos.shape());
+}
+
+inline void check_gather_rows(const TensorView& x, std::span<const int32_t> rows,
+                              const TensorView& out) {
+  CHECK(x.shape().rank() == 2);
+  CHECK(out.shape() == (Shape{static_cast<int64_t>(rows.size()), x.shape()[1]}));
+  for (const int32_t row : rows) CHECK(row >= 0 && row < x.shape()[0]);
+}
+
+inline void check_write_kv(const TensorView& k, const TensorView& v, const AttentionPlan& plan,
+                           const KvArena& arena) {
+  CHECK(k.shape() == (Shape{plan.rows, plan.kv_heads, arena.layout.head_dim}));
+  CHECK(v.shape() == k.shape());
+  CHECK(plan.targets.size() == static_cast<size_t>(plan.rows));
+}
+
+inline void check_attention(const TensorView& q, const AttentionPlan& plan, const KvArena& arena,
+                            const TensorView& out) {
+  CHECK(q.shape().rank() == 3 && q.shape()[0] == plan.rows && out.shape() == q.shape());
+  CHECK(q.shape()[2] == arena.layout.head_dim);
+  CHECK(plan.kv_heads > 0 && q.shape()[1] % plan.kv_heads == 0);
+}
+
+}  // namespace coppice::ops

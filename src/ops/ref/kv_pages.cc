@@ -1,0 +1,98 @@
+#include "ops/ref/kv_pages.h"
+
+#include <cstring>
+
+#include "ops/op_checks.h"
+
+namespace coppice::ops::ref {
+namespace {
+
+std::byte* element(const KvArena& arena, PageId id, Half half, int32_t slot, int32_t d) {
+  const KvLayout& layout = arena.layout;
+  DCHECK(slot >= 0 && slot < layout.page_slots && d >= 0 && d < layout.head_dim);
+  const int64_t row = (half == Half::kValues ? layout.page_slots : 0) + slot;
+  return arena.page(id) + dtype_bytes(layout.type, row * layout.head_dim + d);
+}
+
+void store_row(const KvArena& arena, PageId id, Half half, int32_t slot, const float* values) {
+  std::byte* out = element(arena, id, half, slot, 0);
+  for (int32_t d = 0; d < arena.layout.head_dim; ++d) {
+    if (arena.layout.type == DType::kF32) {
+      reinterpret_cast<float*>(out)[d] = values[d];
+    } else {
+      reinterpret_cast<bf16*>(out)[d] = to_bf16(values[d]);
+    }
+  }
+}
+
+}  // namespace
+
+Expected<KvLayout> kv_layout(DType type, int32_t head_dim) {
+  if (type != DType::kF32 && type != DType::kBF16) {
+    return fail(ErrorCode::kUnsupported, "pages of type " + std::string(dtype_name(type)) +
+                                             " are not supported (f32 and bf16 are)");
+  }
+  if (head_dim <= 0) {
+    return fail(ErrorCode::kUnsupported,
+                "head_dim " + std::to_string(head_dim) + " is not supported (any from 1 up is)");
+  }
+  const int64_t elements = int64_t{2} * kPageSlots * head_dim;
+  return KvLayout{type, head_dim, kPageSlots, dtype_bytes(type, elements)};
+}
+
+void zero_pages(const KvArena& arena, std::span<const PageId> ids) {
+  for (const PageId id : ids) {
+    std::memset(arena.page(id), 0, static_cast<size_t>(arena.layout.page_bytes));
+  }
+}
+
+void copy_slots(const KvArena& arena, PageId from, PageId to, int32_t slots) {
+  CHECK(slots >= 0 && slots <= arena.layout.page_slots);
+  if (slots == 0 || from == to) return;
+  const auto bytes = dtype_bytes(arena.layout.type, int64_t{slots} * arena.layout.head_dim);
+  for (const Half half : {Half::kKeys, Half::kValues}) {
+    std::memcpy(element(arena, to, half, 0, 0), element(arena, from, half, 0, 0),
+                static_cast<size_t>(bytes));
+  }
+}
+
+void read_page(const KvArena& arena, PageId id, int32_t slots, const TensorView& k,
+               const TensorView& v) {
+  const int32_t dim = arena.layout.head_dim;
+  CHECK(slots >= 0 && slots <= arena.layout.page_slots);
+  CHECK(k.shape() == (Shape{slots, dim}) && v.shape() == k.shape());
+  for (int32_t slot = 0; slot < slots; ++slot) {
+    for (int32_t d = 0; d < dim; ++d) {
+      k.f32()[slot * dim + d] = load(arena, id, Half::kKeys, slot, d);
+      v.f32()[slot * dim + d] = load(arena, id, Half::kValues, slot, d);
+    }
+  }
+}
+
+void write_kv(const TensorView& k, const TensorView& v, int32_t layer, const AttentionPlan& plan,
+              const KvArena& arena) {
+  check_write_kv(k, v, plan, arena);
+  const int64_t dim = arena.layout.head_dim;
+  for (int32_t row = 0; row < plan.rows; ++row) {
+    const KvTarget target = plan.targets[static_cast<size_t>(row)];
+    const KvPart& part = plan.parts[static_cast<size_t>(target.part)];
+    for (int32_t head = 0; head < plan.kv_heads; ++head) {
+      const int32_t list = layer * plan.kv_heads + head;
+      const int32_t at = target.slot - part.list_start(list);
+      CHECK(at >= 0 && at < part.list_count(list));
+      const PageId page = part.list_pages(list)[at / arena.layout.page_slots];
+      const int32_t slot = at % arena.layout.page_slots;
+      const int64_t from = (int64_t{row} * plan.kv_heads + head) * dim;
+      store_row(arena, page, Half::kKeys, slot, k.f32() + from);
+      store_row(arena, page, Half::kValues, slot, v.f32() + from);
+    }
+  }
+}
+
+float load(const KvArena& arena, PageId id, Half half, int32_t slot, int32_t d) {
+  const std::byte* from = element(arena, id, half, slot, d);
+  return arena.layout.type == DType::kF32 ? *reinterpret_cast<const float*>(from)
+                                          : to_float(*reinterpret_cast<const bf16*>(from));
+}
+
+}  // namespace coppice::ops::ref
