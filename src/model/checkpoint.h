@@ -1,7 +1,7 @@
 // What:    a model file of any format behind one face: named tensors, config, tokenizer text.
-// Owns:    the read-only maps of its files; tensor views point into them and live as long as it
-// does. Threads: read-only after open. Fails:   kNotFound, kCorrupt (file, tensor or key, byte),
-// kUnsupported (by name, with what works).
+// Owns:    the read-only maps of its files; tensor views live as long as it does.
+// Threads: one thread at a time: a tensor whose bytes must be moved is copied when it is asked for.
+// Fails:   kNotFound, kCorrupt (file, tensor or key, byte), kUnsupported (by name, what works).
 #pragma once
 
 #include <memory>
@@ -24,9 +24,13 @@ class Checkpoint {
 
   virtual const ModelConfig& config() const = 0;
   // By Hugging Face name ("model.layers.0.self_attn.q_proj.weight"), whatever the file calls it and
-  // with the rows in Hugging Face order. The shape must be `shape`; the element type is the file's.
+  // with the rows in Hugging Face order. The shape must be `shape`; the element type is the file's
+  // (F32, F16, BF16 or Q8_0). The view is read-only and aligned for its type: it points into the
+  // map, or into a copy that the checkpoint keeps where the file's bytes are misaligned or
+  // permuted.
   virtual Expected<TensorView> tensor(std::string_view name, const Shape& shape) const = 0;
   virtual bool has(std::string_view name) const = 0;
+  // Sorted, by Hugging Face name.
   virtual std::vector<std::string> names() const = 0;
   // tokenizer.json's text; from a GGUF file, an equivalent one made of its metadata.
   virtual Expected<std::string> tokenizer_json() const = 0;

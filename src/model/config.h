@@ -27,16 +27,38 @@ struct ModelConfig {
   int32_t max_position_embeddings = 0;
   double rms_norm_eps = 1e-5;
   double rope_theta = 10000.0;
-  // Inverse frequencies [D/2] after scaling (default and llama3 types); what rope uses.
+  // Inverse frequencies [D/2] after scaling (default, linear and llama3 types); what rope uses.
   std::vector<float> rope_inv_freq;
   bool tie_word_embeddings = false;
-  bool attention_bias = false;  // q, k, v have biases (Qwen2; Llama when its config says so)
-  bool qk_norm = false;         // per-head RMS norm of q and k before rope (Qwen3)
+  bool attention_bias = false;         // q, k, v have biases (Qwen2; Llama, Qwen3 if they say so)
+  bool attention_output_bias = false;  // o_proj has one too (Llama, Qwen3 with attention_bias)
+  bool qk_norm = false;                // per-head RMS norm of q and k before rope (Qwen3)
   std::vector<int32_t> eos_token_ids;
   int32_t bos_token_id = -1;  // -1: none
 };
 
+// The most that any field may say; a file that asks for more is refused.
+struct ConfigLimits {
+  static constexpr int64_t kHidden = int64_t{1} << 17;
+  static constexpr int64_t kIntermediate = int64_t{1} << 20;
+  static constexpr int64_t kLayers = 1024;
+  static constexpr int64_t kHeads = 1024;
+  static constexpr int64_t kHeadDim = 1024;
+  static constexpr int64_t kVocab = int64_t{1} << 24;
+  static constexpr int64_t kPositions = int64_t{1} << 27;
+  static constexpr double kTheta = 1e12;
+  static constexpr double kRopeFactor = 1e6;
+};
+
 // Parses config.json text. `where` names the file in errors.
 Expected<ModelConfig> read_config(const std::string& json, const std::string& where);
+
+// generation_config.json's eos_token_id and bos_token_id, where given, replace the config's.
+Status apply_generation_config(const std::string& json, const std::string& where,
+                               ModelConfig& config);
+
+// What the fields must satisfy together, whatever file they came from: whole groups of query heads,
+// an even head_dim. `where` names the file.
+Status check_config(const ModelConfig& config, const std::string& where);
 
 }  // namespace coppice::model

@@ -1,0 +1,149 @@
+#include "model/hf_directory.h"
+
+#include <cstddef>
+#include <filesystem>
+#include <map>
+#include <span>
+#include <system_error>
+#include <utility>
+
+#include "base/file.h"
+#include "model/safetensors.h"
+#include "model/strict_json.h"
+#include "model/tensor_entry.h"
+
+namespace coppice::model {
+namespace {
+
+using nlohmann::json;
+
+constexpr size_t kMostConfigBytes = size_t{1} << 20;
+constexpr size_t kMostIndexBytes = size_t{1} << 26;
+constexpr size_t kMostTokenizerBytes = size_t{1} << 28;
+constexpr const char* kSingle = "model.safetensors";
+constexpr const char* kIndex = "model.safetensors.index.json";
+
+struct Shard {
+  MappedFile file;
+  TensorTable tensors;
+};
+
+class HfDirectory : public Checkpoint {
+ public:
+  explicit HfDirectory(std::string path) : path_(std::move(path)) {}
+
+  Status load() {
+    TRY(const std::string text, read_file(at("config.json"), kMostConfigBytes));
+    TRY(config_, read_config(text, at("config.json")));
+    if (exists("generation_config.json")) {
+      const std::string name = at("generation_config.json");
+      TRY(const std::string generation, read_file(name, kMostConfigBytes));
+      TRY_STATUS(apply_generation_config(generation, name, config_));
+    }
+    if (exists(kSingle)) return load_single();
+    if (exists(kIndex)) return load_index();
+    return fail(ErrorCode::kNotFound,
+                path_ + ": has neither " + kSingle + " nor " + kIndex +
+                    "; other weight formats (.bin, .pth) must be saved as safetensors first");
+  }
+
+  const ModelConfig& config() const override { return config_; }
+
+  Expected<TensorView> tensor(std::string_view name, const Shape& shape) const override {
+    const auto home = homes_.find(name);
+    if (home == homes_.end()) {
+      return fail(ErrorCode::kNotFound, path_ + ": has no tensor " + quote_name(name));
+    }
+    const Shard& shard = shards_[home->second];
+    TRY(const TensorEntry* entry, find_tensor(shard.tensors, name, shape, shard.file.path()));
+    return copies_.view(shard.file.bytes(), name, *entry);
+  }
+
+  bool has(std::string_view name) const override { return homes_.find(name) != homes_.end(); }
+
+  std::vector<std::string> names() const override {
+    std::vector<std::string> out;
+    out.reserve(homes_.size());
+    for (const auto& [name, shard] : homes_) out.push_back(name);
+    return out;
+  }
+
+  Expected<std::string> tokenizer_json() const override {
+    return read_file(at("tokenizer.json"), kMostTokenizerBytes);
+  }
+
+ private:
+  std::string at(const std::string& name) const {
+    return (std::filesystem::path(path_) / name).string();
+  }
+  bool exists(const std::string& name) const {
+    std::error_code ignored;
+    return std::filesystem::exists(at(name), ignored);
+  }
+
+  Status load_shard(const std::string& name) {
+    TRY(MappedFile file, MappedFile::open(at(name)));
+    TRY(TensorTable tensors, read_safetensors(file.bytes(), file.path()));
+    shards_.push_back({std::move(file), std::move(tensors)});
+    return {};
+  }
+
+  Status load_single() {
+    TRY_STATUS(load_shard(kSingle));
+    for (const auto& [name, entry] : shards_.front().tensors) homes_.emplace(name, 0);
+    return {};
+  }
+
+  Status load_index() {
+    const std::string where = at(kIndex);
+    TRY(const std::string text, read_file(where, kMostIndexBytes));
+    TRY(const JsonDocument index, parse_json(text, where));
+    const auto map = index.root.find("weight_map");
+    if (!index.root.is_object() || map == index.root.end() || !map->is_object()) {
+      return fail(ErrorCode::kCorrupt, where + ": weight_map is not an object");
+    }
+    std::map<std::string, size_t> opened;
+    for (const auto& [name, file] : map->items()) {
+      TRY(const std::string shard, shard_name(name, file, where));
+      if (!opened.contains(shard)) {
+        TRY_STATUS(load_shard(shard));
+        opened.emplace(shard, shards_.size() - 1);
+      }
+      if (!shards_[opened[shard]].tensors.contains(name)) {
+        return fail(ErrorCode::kCorrupt, where + ": weight_map places " + quote_name(name) +
+                                             " in " + shard + ", which does not hold it");
+      }
+      homes_.emplace(name, opened[shard]);
+    }
+    return {};
+  }
+
+  static Expected<std::string> shard_name(const std::string& tensor, const json& file,
+                                          const std::string& where) {
+    constexpr std::string_view kSuffix = ".safetensors";
+    if (file.is_string()) {
+      const auto& name = file.get_ref<const std::string&>();
+      const bool plain = name.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
+      if (plain && name.size() > kSuffix.size() && name.ends_with(kSuffix)) return name;
+    }
+    return fail(ErrorCode::kCorrupt, where + ": weight_map " + quote_name(tensor) + " is " +
+                                         json_excerpt(file) +
+                                         "; it must be a .safetensors file in the same directory");
+  }
+
+  std::string path_;
+  ModelConfig config_;
+  std::vector<Shard> shards_;
+  std::map<std::string, size_t, std::less<>> homes_;  // tensor name to shard
+  mutable TensorBytes copies_;
+};
+
+}  // namespace
+
+Expected<std::unique_ptr<Checkpoint>> open_hf_directory(const std::string& path) {
+  auto directory = std::make_unique<HfDirectory>(path);
+  TRY_STATUS(directory->load());
+  return directory;
+}
+
+}  // namespace coppice::model
