@@ -1,7 +1,9 @@
 // What:    a loaded network: token ids and a plan in, logits out. It never sees the cache.
-// Owns:    its weights in the backend's layout and the activations of a step.
+// Owns:    its weights in the backend's layout and the activations of a step. The backend must
+//          outlive it; the checkpoint may go once it is loaded.
 // Threads: one calling thread.
-// Fails:   load: as Checkpoint, or kTooLarge. forward cannot fail.
+// Fails:   load: as Checkpoint (a missing or misshapen tensor is named), kUnsupported for a tensor
+//          that the architecture has no use for, kTooLarge with the bytes. forward cannot fail.
 #pragma once
 
 #include <cstdint>
@@ -15,29 +17,37 @@
 
 namespace coppice::model {
 
+// A step of T rows, R of which ask for logits. Everything is held until forward returns.
 struct ForwardInput {
-  std::span<const int32_t> tokens;      // [T] in plan order
+  std::span<const int32_t> tokens;      // [T] in plan order, each in [0, V)
   std::span<const int32_t> positions;   // [T]
   std::span<const int32_t> owners;      // [T] index into `evaluated`, or empty
   std::span<int64_t> evaluated;         // counts the rows that entered the embedding, per owner
-  std::span<const int32_t> logit_rows;  // [R] rows whose logits are wanted
+  std::span<const int32_t> logit_rows;  // [R] rows whose logits are wanted, R <= T
   const ops::AttentionPlan& plan;
   const ops::KvArena& arena;
 };
 
-// done, total in bytes of weights; called on the loading thread.
+struct ModelOptions {
+  int32_t max_rows = 512;       // the most rows T a step will have
+  int32_t max_logit_rows = 64;  // the most rows R whose logits a step will ask for
+  int64_t memory_limit = 0;     // bytes for weights and activations together; 0: no limit
+};
+
+// done, total: bytes of weights as the file has them; called on the loading thread, after every
+// tensor.
 using LoadProgress = std::function<void(int64_t done, int64_t total)>;
 
 class Model {
  public:
-  // max_rows: the most rows T a step will have; activations are allocated once for it.
   static Expected<std::unique_ptr<Model>> load(const Checkpoint& checkpoint, ops::Backend& backend,
-                                               int32_t max_rows, const LoadProgress& progress);
+                                               const ModelOptions& options,
+                                               const LoadProgress& progress = {});
   virtual ~Model() = default;
   virtual const ModelConfig& config() const = 0;
-  virtual int64_t weight_bytes() const = 0;
-  virtual int64_t activation_bytes() const = 0;
-  // logits [R, V] f32 on the host; valid until the next call.
+  virtual int64_t weight_bytes() const = 0;      // in the backend's layout
+  virtual int64_t activation_bytes() const = 0;  // allocated by load for good
+  // logits [R, V] f32 on the host; valid until the next call. Allocates nothing.
   virtual TensorView forward(const ForwardInput& input) = 0;
 };
 

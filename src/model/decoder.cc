@@ -1,0 +1,186 @@
+#include "model/decoder.h"
+
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "model/activations.h"
+#include "model/layers.h"
+
+namespace coppice::model {
+namespace {
+
+class Decoder : public Model {
+ public:
+  Decoder(const ModelConfig& config, ops::Backend& backend, const ModelOptions& options)
+      : config_(config), backend_(backend), options_(options) {}
+
+  Status load(const Checkpoint& checkpoint, const LoadProgress& progress);
+
+  const ModelConfig& config() const override { return config_; }
+  int64_t weight_bytes() const override { return weight_bytes_; }
+  int64_t activation_bytes() const override { return Activations::bytes_for(config_, options_); }
+  TensorView forward(const ForwardInput& input) override;
+
+ private:
+  bool is_last(size_t layer) const { return layer + 1 == layers_.size(); }
+  void check(const ForwardInput& input) const;
+  void embed(const ForwardInput& input, const StepViews& s);
+  void keys_and_values(size_t layer, const ForwardInput& input, const StepViews& s);
+  void attend(size_t layer, const ForwardInput& input, const StepViews& s);
+  StepViews keep_rows(std::span<const int32_t> rows, const StepViews& s);
+  void finish_layer(const DecoderLayer& layer, const StepViews& s);
+  TensorView head(const StepViews& s);
+
+  void norm(const TensorView& x, const Vector& weight, const TensorView& out) {
+    backend_.rms_norm(x, weight.view, static_cast<float>(config_.rms_norm_eps), out);
+  }
+  void apply(const Linear& linear, const TensorView& x, const TensorView& out) {
+    backend_.matmul(x, *linear.weight, linear.bias.view, out);
+  }
+  void rotate(const TensorView& x, const Vector& head_norm, const StepViews& s);
+
+  ModelConfig config_;
+  ops::Backend& backend_;
+  ModelOptions options_;
+  std::unique_ptr<ops::Weight> embed_tokens_;  // [V, E]
+  std::vector<DecoderLayer> layers_;           // [L]
+  Vector norm_;                                // [E]
+  std::unique_ptr<ops::Weight> lm_head_;       // [V, E], or null: tied to embed_tokens_
+  Activations activations_;
+  int64_t weight_bytes_ = 0;
+};
+
+Status Decoder::load(const Checkpoint& checkpoint, const LoadProgress& progress) {
+  WeightLoader loader(checkpoint, backend_);
+  loader.want("model.embed_tokens.weight", config_.vocab_size, config_.hidden_size, embed_tokens_);
+  layers_.resize(static_cast<size_t>(config_.num_hidden_layers));
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    layers_[i].want(config_, "model.layers." + std::to_string(i) + ".", loader);
+  }
+  loader.want("model.norm.weight", config_.hidden_size, norm_);
+  if (config_.tie_word_embeddings) {
+    loader.ignore("lm_head.weight");
+  } else {
+    loader.want("lm_head.weight", config_.vocab_size, config_.hidden_size, lm_head_);
+  }
+  TRY(weight_bytes_, loader.load(options_.memory_limit, activation_bytes(), progress));
+  TRY(activations_, Activations::create(backend_, config_, options_));
+  return {};
+}
+
+void Decoder::check(const ForwardInput& input) const {
+  const size_t rows = input.tokens.size();
+  CHECK(rows <= static_cast<size_t>(options_.max_rows));
+  CHECK(input.positions.size() == rows && input.plan.rows == static_cast<int32_t>(rows));
+  CHECK(input.owners.empty() || input.owners.size() == rows);
+  CHECK(input.logit_rows.size() <= static_cast<size_t>(options_.max_logit_rows));
+  CHECK(input.logit_rows.size() <= rows);
+  for (const int32_t owner : input.owners) {
+    CHECK(owner >= 0 && static_cast<size_t>(owner) < input.evaluated.size());
+  }
+  CHECK(input.plan.kv_heads == config_.num_key_value_heads);
+  CHECK(input.arena.layout.head_dim == config_.head_dim);
+}
+
+TensorView Decoder::forward(const ForwardInput& input) {
+  check(input);
+  StepViews s = activations_.step(input.plan.rows);
+  embed(input, s);
+  rotary_angles(input.positions, config_.rope_inv_freq, s.cos, s.sin);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    keys_and_values(i, input, s);
+    // Nobody reads the last layer's output but the rows that ask for logits.
+    if (is_last(i) && input.logit_rows.empty()) break;
+    attend(i, input, s);
+    if (is_last(i)) s = keep_rows(input.logit_rows, s);
+    finish_layer(layers_[i], s);
+  }
+  if (input.logit_rows.empty()) return activations_.host_logits(0);
+  return head(s);
+}
+
+// x = embedding of the tokens. What enters here is what was evaluated: it is counted here.
+void Decoder::embed(const ForwardInput& input, const StepViews& s) {
+  for (const int32_t owner : input.owners) ++input.evaluated[static_cast<size_t>(owner)];
+  backend_.embed(input.tokens, *embed_tokens_, s.x);
+}
+
+// h = norm(x); k and v go to the pages, q stays.
+void Decoder::keys_and_values(size_t layer, const ForwardInput& input, const StepViews& s) {
+  const Attention& attention = layers_[layer].attention;
+  norm(s.x, layers_[layer].input_layernorm, s.h);
+  apply(attention.q_proj, s.h, s.q);
+  apply(attention.k_proj, s.h, s.k);
+  apply(attention.v_proj, s.h, s.v);
+  rotate(s.q, attention.q_norm, s);
+  rotate(s.k, attention.k_norm, s);
+  const Shape heads{input.plan.rows, config_.num_key_value_heads, config_.head_dim};
+  backend_.write_kv(s.k.reshaped(heads), s.v.reshaped(heads), static_cast<int32_t>(layer),
+                    input.plan, input.arena);
+}
+
+// x [T, H D]: each head normed where the model does that, then rotated to its position.
+void Decoder::rotate(const TensorView& x, const Vector& head_norm, const StepViews& s) {
+  const int64_t rows = x.shape()[0], heads = x.shape()[1] / config_.head_dim;
+  if (!head_norm.view.empty()) {
+    const TensorView each = x.reshaped({rows * heads, config_.head_dim});
+    norm(each, head_norm, each);
+  }
+  backend_.rope(x.reshaped({rows, heads, config_.head_dim}), s.cos, s.sin);
+}
+
+// a = attention of q over what each row sees.
+void Decoder::attend(size_t layer, const ForwardInput& input, const StepViews& s) {
+  const ops::AttentionParams params{
+      .layer = static_cast<int32_t>(layer),
+      .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(config_.head_dim)))};
+  const Shape heads{input.plan.rows, config_.num_attention_heads, config_.head_dim};
+  backend_.attention(s.q.reshaped(heads), params, input.plan, input.arena, s.a.reshaped(heads));
+}
+
+// The rest of the step has only these rows. x and a move to h's and q's place, and those to theirs.
+StepViews Decoder::keep_rows(std::span<const int32_t> rows, const StepViews& s) {
+  StepViews kept = activations_.step(static_cast<int64_t>(rows.size()));
+  std::swap(kept.x, kept.h);
+  std::swap(kept.a, kept.q);
+  backend_.gather_rows(s.x, rows, kept.x);
+  backend_.gather_rows(s.a, rows, kept.a);
+  return kept;
+}
+
+// x += o(a); x += mlp(norm(x)).
+void Decoder::finish_layer(const DecoderLayer& layer, const StepViews& s) {
+  apply(layer.attention.o_proj, s.a, s.h);
+  backend_.add(s.x, s.h);
+  norm(s.x, layer.post_attention_layernorm, s.h);
+  backend_.matmul(s.h, *layer.mlp.gate_proj, {}, s.gate);
+  backend_.matmul(s.h, *layer.mlp.up_proj, {}, s.up);
+  backend_.swiglu(s.gate, s.up, s.gate);
+  backend_.matmul(s.gate, *layer.mlp.down_proj, {}, s.h);
+  backend_.add(s.x, s.h);
+}
+
+// logits = lm_head(norm(x)), on the host.
+TensorView Decoder::head(const StepViews& s) {
+  const int64_t rows = s.x.shape()[0];
+  norm(s.x, norm_, s.h);
+  const TensorView logits = activations_.logits(rows);
+  backend_.matmul(s.h, lm_head_ ? *lm_head_ : *embed_tokens_, {}, logits);
+  const TensorView host = activations_.host_logits(rows);
+  backend_.to_host(logits, host.raw());
+  return host;
+}
+
+}  // namespace
+
+Expected<std::unique_ptr<Model>> load_decoder(const Checkpoint& checkpoint, ops::Backend& backend,
+                                              const ModelOptions& options,
+                                              const LoadProgress& progress) {
+  auto decoder = std::make_unique<Decoder>(checkpoint.config(), backend, options);
+  TRY_STATUS(decoder->load(checkpoint, progress));
+  return decoder;
+}
+
+}  // namespace coppice::model

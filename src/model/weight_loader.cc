@@ -1,0 +1,119 @@
+#include "model/weight_loader.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace coppice::model {
+namespace {
+
+Status widen(const std::string& name, const TensorView& from, float* to) {
+  const int64_t n = from.elements();
+  switch (from.type()) {
+    case DType::kF32:
+      std::copy_n(from.f32(), n, to);
+      return {};
+    case DType::kF16:
+      std::transform(from.as_f16(), from.as_f16() + n, to, [](f16 x) { return to_float(x); });
+      return {};
+    case DType::kBF16:
+      std::transform(from.as_bf16(), from.as_bf16() + n, to, [](bf16 x) { return to_float(x); });
+      return {};
+    default:
+      return fail(ErrorCode::kUnsupported, name + " is " + std::string(dtype_name(from.type())) +
+                                               "; a norm or bias must be f32, f16 or bf16");
+  }
+}
+
+// The least any backend holds a tensor in: as the file has it, or in 16 bits.
+int64_t least_bytes(const TensorView& source) {
+  return std::min(source.bytes(), 2 * source.elements());
+}
+
+Status check_limit(int64_t limit, int64_t beside, int64_t weights) {
+  if (limit == 0 || weights <= limit - beside) return {};
+  return fail(ErrorCode::kTooLarge, "the model needs at least " + std::to_string(weights) +
+                                        " bytes for weights and " + std::to_string(beside) +
+                                        " for activations; " + std::to_string(limit) +
+                                        " bytes are allowed");
+}
+
+// Old checkpoints store what is computed from the config; nothing is lost by leaving it.
+bool is_derived(std::string_view name) { return name.ends_with("rotary_emb.inv_freq"); }
+
+}  // namespace
+
+void WeightLoader::add(const std::string& name, const Shape& shape, Destination into) {
+  known_.insert(name);
+  if (!first_error_) return;
+  Expected<TensorView> source = checkpoint_.tensor(name, shape);
+  if (source) {
+    wanted_.push_back({name, *source, into});
+  } else {
+    first_error_ = fail(std::move(source).error());
+  }
+}
+
+void WeightLoader::want(const std::string& name, int64_t rows, int64_t cols,
+                        std::unique_ptr<ops::Weight>& into) {
+  add(name, {rows, cols}, &into);
+}
+
+void WeightLoader::want(const std::string& name, int64_t size, Vector& into) {
+  add(name, {size}, &into);
+}
+
+void WeightLoader::want(const std::string& name, int64_t rows, int64_t cols, bool bias,
+                        Linear& into) {
+  want(name + ".weight", rows, cols, into.weight);
+  if (bias) want(name + ".bias", rows, into.bias);
+}
+
+Status WeightLoader::check_all_known() const {
+  for (const std::string& name : checkpoint_.names()) {
+    if (known_.contains(name) || is_derived(name)) continue;
+    return fail(ErrorCode::kUnsupported,
+                "the checkpoint has a tensor \"" + name +
+                    "\" that its architecture does not use; its answers would be wrong without it");
+  }
+  return {};
+}
+
+Expected<int64_t> WeightLoader::load_weight(const Wanted& wanted,
+                                            std::unique_ptr<ops::Weight>& into) {
+  TRY(into, backend_.load_weight(wanted.source));
+  return into->bytes();
+}
+
+Expected<int64_t> WeightLoader::load_vector(const Wanted& wanted, Vector& into) {
+  const int64_t bytes = dtype_bytes(DType::kF32, wanted.source.elements());
+  TRY(into.data, backend_.allocate(bytes));
+  into.view = into.data.view(DType::kF32, wanted.source.shape());
+  TRY_STATUS(widen(wanted.name, wanted.source, into.view.f32()));
+  return bytes;
+}
+
+Expected<int64_t> WeightLoader::load(int64_t memory_limit, int64_t beside,
+                                     const LoadProgress& progress) {
+  TRY_STATUS(std::move(first_error_));
+  TRY_STATUS(check_all_known());
+  int64_t total = 0, least = 0;
+  for (const Wanted& wanted : wanted_) {
+    total += wanted.source.bytes();
+    least += least_bytes(wanted.source);
+  }
+  TRY_STATUS(check_limit(memory_limit, beside, least));
+  int64_t done = 0, held = 0;
+  for (const Wanted& wanted : wanted_) {
+    auto* const* weight = std::get_if<std::unique_ptr<ops::Weight>*>(&wanted.into);
+    TRY(const int64_t bytes, weight ? load_weight(wanted, **weight)
+                                    : load_vector(wanted, *std::get<Vector*>(wanted.into)));
+    held += bytes;
+    done += wanted.source.bytes();
+    least -= least_bytes(wanted.source);
+    TRY_STATUS(check_limit(memory_limit, beside, held + least));
+    if (progress) progress(done, total);
+  }
+  return held;
+}
+
+}  // namespace coppice::model

@@ -1,0 +1,69 @@
+// What:    takes a network's tensors out of a checkpoint: first every name and shape is checked,
+//          then every tensor is converted, so a wrong file fails at once and not after minutes.
+// Owns:    the list of what is wanted; results go where the caller says, which must stay in place.
+// Threads: one.
+// Fails:   load: the checkpoint's error for the first tensor that is missing or misshapen;
+//          kUnsupported for tensors nobody wants; kTooLarge with the bytes needed and allowed.
+#pragma once
+
+#include <memory>
+#include <set>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "model/model.h"
+
+namespace coppice::model {
+
+// A norm's scale or a bias, f32 whatever the file has. view is empty where the model has none.
+struct Vector {
+  Buffer data;
+  TensorView view;  // [N]
+};
+
+// y = W x + b.
+struct Linear {
+  std::unique_ptr<ops::Weight> weight;  // [N, K]
+  Vector bias;                          // [N] or empty
+};
+
+class WeightLoader {
+ public:
+  WeightLoader(const Checkpoint& checkpoint, ops::Backend& backend)
+      : checkpoint_(checkpoint), backend_(backend) {}
+
+  // into = tensor `name` [rows, cols].
+  void want(const std::string& name, int64_t rows, int64_t cols,
+            std::unique_ptr<ops::Weight>& into);
+  // into = tensor `name` [size].
+  void want(const std::string& name, int64_t size, Vector& into);
+  // into = `name`.weight [rows, cols] and, where the model has it, `name`.bias [rows].
+  void want(const std::string& name, int64_t rows, int64_t cols, bool bias, Linear& into);
+  // The checkpoint may have this tensor; it is not used.
+  void ignore(const std::string& name) { known_.insert(name); }
+
+  // Loads everything wanted, in that order; returns the bytes it takes in the backend's layout.
+  // beside: bytes that count against the limit (0: none) already.
+  Expected<int64_t> load(int64_t memory_limit, int64_t beside, const LoadProgress& progress);
+
+ private:
+  using Destination = std::variant<std::unique_ptr<ops::Weight>*, Vector*>;
+  struct Wanted {
+    std::string name;
+    TensorView source;
+    Destination into;
+  };
+  void add(const std::string& name, const Shape& shape, Destination into);
+  Status check_all_known() const;
+  Expected<int64_t> load_weight(const Wanted& wanted, std::unique_ptr<ops::Weight>& into);
+  Expected<int64_t> load_vector(const Wanted& wanted, Vector& into);
+
+  const Checkpoint& checkpoint_;
+  ops::Backend& backend_;
+  std::vector<Wanted> wanted_;
+  std::set<std::string, std::less<>> known_;
+  Status first_error_;
+};
+
+}  // namespace coppice::model
