@@ -1,0 +1,167 @@
+#include "engine/loader.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/sampler.h"
+#include "ops/backends.h"
+
+namespace coppice::engine {
+namespace {
+
+DType element(KvType type) { return type == KvType::kF32 ? DType::kF32 : DType::kBF16; }
+
+Status fits_memory(const EngineOptions& options, const std::string& what, int64_t bytes) {
+  if (!options.memory || bytes <= *options.memory) return {};
+  return fail(ErrorCode::kTooLarge, "--memory " + std::to_string(*options.memory) + " (" +
+                                        format_size(*options.memory) + ") cannot hold " + what +
+                                        ", " + std::to_string(bytes) + " bytes");
+}
+
+Expected<int64_t> context_of(const EngineOptions& options, const model::ModelConfig& config) {
+  const int64_t most = config.max_position_embeddings;
+  if (options.ctx > most) {
+    return fail(ErrorCode::kInvalidArgument, "--ctx is " + std::to_string(options.ctx) +
+                                                 "; this model allows up to " +
+                                                 std::to_string(most));
+  }
+  return options.ctx > 0 ? options.ctx : most;
+}
+
+// The bytes of pages: as asked, else a quarter of what was available, within --memory.
+Expected<int64_t> kv_budget_of(const EngineOptions& options, int64_t available, int64_t fixed) {
+  if (options.kv_budget) {
+    TRY_STATUS(
+        fits_memory(options, "weights, activations and --kv-budget", fixed + *options.kv_budget));
+    return *options.kv_budget;
+  }
+  const int64_t quarter = available / 4;
+  if (!options.memory) return quarter;
+  TRY_STATUS(fits_memory(options, "weights and activations and a page", fixed + 1));
+  return std::min(quarter, *options.memory - fixed);
+}
+
+}  // namespace
+
+Expected<std::unique_ptr<ops::Backend>> backend_for(const EngineOptions& options) {
+  ops::BackendOptions chosen;
+  chosen.threads = options.threads;
+  chosen.isa = options.isa;
+  chosen.weights = options.dtype == WeightType::kF32 ? DType::kF32 : DType::kBF16;
+  return ops::make_backend(options.backend, chosen);
+}
+
+Expected<Loaded> load(const EngineOptions& options, std::unique_ptr<ops::Backend> backend,
+                      const LoadCallback& progress) {
+  TRY_STATUS(validate(options));
+  const int64_t available = available_memory();
+  Loaded out;
+  Parts& parts = out.parts;
+  parts.backend = std::move(backend);
+  TRY(parts.checkpoint, model::Checkpoint::open(options.model));
+  const model::ModelConfig& config = parts.checkpoint->config();
+  TRY(out.limits.ctx, context_of(options, config));
+  TRY(const std::string tokenizer_json, parts.checkpoint->tokenizer_json());
+  TRY(parts.tokenizer, text::Tokenizer::load(tokenizer_json, options.model));
+  model::ModelOptions shape;
+  shape.max_rows = options.max_rows;
+  shape.max_logit_rows = options.prompt_logits ? options.max_rows : options.max_live;
+  shape.memory_limit = options.memory.value_or(0);
+  TRY(parts.model, model::Model::load(*parts.checkpoint, *parts.backend, shape, progress));
+
+  const int64_t fixed = parts.model->weight_bytes() + parts.model->activation_bytes();
+  TRY(out.limits.kv_budget, kv_budget_of(options, available, fixed));
+  out.limits.kv_budget_limit =
+      std::max(out.limits.kv_budget, options.kv_budget_limit.value_or(out.limits.kv_budget));
+  out.limits.max_rows = options.max_rows;
+  out.limits.slice = options.slice;
+  out.limits.max_live = options.max_live;
+  out.limits.prompt_logits = options.prompt_logits;
+  out.partition = options.attention == AttentionPartition::kTwoPhase ? kv::Partition::kTwoPhase
+                                                                     : kv::Partition::kPerSequence;
+
+  kv::KvCacheOptions cache;
+  cache.layers = config.num_hidden_layers;
+  cache.kv_heads = config.num_key_value_heads;
+  cache.head_dim = config.head_dim;
+  cache.kv_type = element(options.kv_type);
+  cache.budget_bytes = out.limits.kv_budget;
+  cache.max_budget_bytes = out.limits.kv_budget_limit;
+  TRY(parts.cache, kv::KvCache::create(*parts.backend, cache, kv::least_recently_used()));
+
+  out.info.backend = parts.backend->describe();
+  out.info.ctx = out.limits.ctx;
+  out.info.vocab_size = config.vocab_size;
+  out.info.weight_bytes = parts.model->weight_bytes();
+  out.info.activation_bytes = parts.model->activation_bytes();
+  out.info.kv_budget = out.limits.kv_budget;
+  return out;
+}
+
+kv::Scope scope_of(const std::string& model, const std::string& cache_salt) {
+  return model + '\n' + "off" + '\n' + cache_salt;
+}
+
+namespace {
+
+Status check_prompt(const std::vector<TokenId>& prompt, int64_t vocab, int64_t ctx) {
+  if (prompt.empty()) {
+    return fail(ErrorCode::kInvalidArgument, "prompt is empty; it needs at least one token");
+  }
+  for (size_t i = 0; i < prompt.size(); ++i) {
+    if (prompt[i] >= 0 && prompt[i] < vocab) continue;
+    return fail(ErrorCode::kInvalidArgument,
+                "prompt[" + std::to_string(i) + "] is token " + std::to_string(prompt[i]) +
+                    "; the vocabulary has 0 to " + std::to_string(vocab - 1));
+  }
+  if (static_cast<int64_t>(prompt.size()) >= ctx) {
+    return fail(ErrorCode::kInvalidArgument, "prompt has " + std::to_string(prompt.size()) +
+                                                 " tokens; --ctx " + std::to_string(ctx) +
+                                                 " allows " + std::to_string(ctx - 1) +
+                                                 " and one for the answer");
+  }
+  return {};
+}
+
+}  // namespace
+
+Expected<std::shared_ptr<const Submission>> prepare(Request request,
+                                                    std::shared_ptr<Observer> observer,
+                                                    const Parts& parts, const Limits& limits,
+                                                    const std::string& scope, RequestId number,
+                                                    uint64_t default_seed) {
+  const model::ModelConfig& config = parts.model->config();
+  TRY_STATUS(validate(request.sampling));
+  for (const TokenId id : request.sampling.stop_token_ids) {
+    if (id >= 0 && id < config.vocab_size) continue;
+    return fail(ErrorCode::kInvalidArgument, "stop_token_ids holds " + std::to_string(id) +
+                                                 "; the vocabulary has 0 to " +
+                                                 std::to_string(config.vocab_size - 1));
+  }
+  if (request.prompt_logits && !limits.prompt_logits) {
+    return fail(ErrorCode::kInvalidArgument,
+                "prompt_logits needs an engine that was opened for them");
+  }
+  auto out = std::make_shared<Submission>();
+  if (auto* text = std::get_if<std::string>(&request.prompt)) {
+    out->prompt = parts.tokenizer->encode(*text, true);
+  } else {
+    out->prompt = std::move(std::get<std::vector<TokenId>>(request.prompt));
+  }
+  TRY_STATUS(check_prompt(out->prompt, config.vocab_size, limits.ctx));
+  out->id = number;
+  out->scope = scope;
+  out->stop_tokens = request.sampling.stop_token_ids;
+  if (!request.sampling.ignore_eos) {
+    out->stop_tokens.insert(out->stop_tokens.end(), config.eos_token_ids.begin(),
+                            config.eos_token_ids.end());
+  }
+  out->seed = request.sampling.seed.value_or(derived_seed(default_seed, number));
+  out->sampling = std::move(request.sampling);
+  out->prompt_logits = request.prompt_logits;
+  out->observer = std::move(observer);
+  out->submitted = Clock::now();
+  return std::shared_ptr<const Submission>(std::move(out));
+}
+
+}  // namespace coppice::engine

@@ -1,0 +1,279 @@
+#include "engine/scheduler.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "coppice/options.h"
+
+namespace coppice::engine {
+namespace {
+
+// How many tokens beyond those it has a sequence is promised room for.
+constexpr int64_t kAhead = 256;
+// Room can appear without the scheduler's doing (a pin runs out), so a refused head of the queue is
+// tried again now and then; each try walks the tree along the whole prompt.
+constexpr int32_t kRetrySteps = 16;
+
+template <class Container>
+void insert_by_age(Container& container, std::unique_ptr<Sequence> sequence) {
+  const auto at = std::find_if(container.begin(), container.end(),
+                               [&](const auto& other) { return sequence->older_than(*other); });
+  container.insert(at, std::move(sequence));
+}
+
+std::string outgrown(const Sequence& s, int64_t needed, int64_t budget, const kv::KvStats& stats) {
+  std::string text = "the request needs " + std::to_string(needed) + " bytes of keys and values (" +
+                     std::to_string(s.prompt_tokens()) + " prompt tokens, max_tokens " +
+                     std::to_string(s.sampling().max_tokens) + "); --kv-budget allows " +
+                     std::to_string(budget);
+  if (stats.pins > 0) text += ", of which " + std::to_string(stats.pins) + " pins hold a part";
+  return text;
+}
+
+}  // namespace
+
+void Scheduler::enqueue(std::unique_ptr<Sequence> sequence) {
+  if (waiting_.empty() || sequence->older_than(*waiting_.front())) room_changed_ = true;
+  insert_by_age(waiting_, std::move(sequence));
+}
+
+void Scheduler::finish(Sequence& sequence, FinishReason reason, const std::optional<Error>& error,
+                       int64_t held) {
+  for (const auto& child : std::exchange(sequence.unborn, {})) {
+    child->finish(reason, error, 0);
+    ++finished_;
+  }
+  sequence.finish(reason, error, held);
+  ++finished_;
+}
+
+// Takes a live sequence out of the cache; what it computed stays there as a reclaimable prefix.
+std::unique_ptr<Sequence> Scheduler::leave_cache(Sequence& sequence) {
+  const auto at = std::find_if(live_.begin(), live_.end(),
+                               [&](const auto& other) { return other.get() == &sequence; });
+  CHECK(at != live_.end());
+  std::unique_ptr<Sequence> out = std::move(*at);
+  live_.erase(at);
+  by_kv_.erase(out->kv);
+  cache_.close(out->kv);
+  out->kv = 0;
+  out->promised = 0;
+  room_changed_ = true;
+  return out;
+}
+
+void Scheduler::end(Sequence& sequence, FinishReason reason, std::optional<Error> error) {
+  const int64_t held = cache_.progress(sequence.kv).computed;
+  const std::unique_ptr<Sequence> owned = leave_cache(sequence);
+  finish(*owned, reason, error, held);
+}
+
+void Scheduler::end_unborn(Sequence& child, FinishReason reason) {
+  finish(child, reason, std::nullopt, child.prompt_tokens());
+}
+
+void Scheduler::cancel(RequestId id) {
+  for (size_t i = live_.size(); i-- > 0;) {
+    if (live_[i]->submission().id == id) end(*live_[i], FinishReason::kCancelled);
+  }
+  for (size_t i = waiting_.size(); i-- > 0;) {
+    if (waiting_[i]->submission().id != id) continue;
+    const std::unique_ptr<Sequence> owned = std::move(waiting_[i]);
+    waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(i));
+    finish(*owned, FinishReason::kCancelled, std::nullopt, 0);
+    room_changed_ = true;
+  }
+}
+
+void Scheduler::cancel_all() {
+  while (!live_.empty()) cancel(live_.back()->submission().id);
+  while (!waiting_.empty()) cancel(waiting_.back()->submission().id);
+}
+
+// --- admission
+
+int64_t Scheduler::wanted_total(const Sequence& sequence) const {
+  const int64_t size = static_cast<int64_t>(sequence.tokens.size());
+  return std::min({size + kAhead, sequence.final_total(), limits_.ctx});
+}
+
+// False: some live sequence has grown past its promise and finds no room for more.
+bool Scheduler::renew_promises() {
+  bool all = true;
+  for (const auto& s : live_) {
+    if (static_cast<int64_t>(s->tokens.size()) <= s->promised) continue;
+    const int64_t total = wanted_total(*s);
+    if (cache_.admit(s->kv, total)) {
+      s->promised = total;
+    } else {
+      all = false;
+    }
+  }
+  return all;
+}
+
+void Scheduler::admit() {
+  // Whoever is let in while a live sequence lacks room would only be set aside again.
+  const bool renewed = renew_promises();
+  if (waiting_.empty() || (!renewed && !live_.empty())) return;
+  if (!room_changed_ && !live_.empty() && ++steps_refused_ < kRetrySteps) return;
+  room_changed_ = false;
+  steps_refused_ = 0;
+  while (!waiting_.empty() && static_cast<int32_t>(live_.size()) < limits_.max_live) {
+    if (!admit_first()) break;
+  }
+}
+
+// False: no room now for the oldest that waits. True: it was let in, or ended.
+bool Scheduler::admit_first() {
+  Sequence& s = *waiting_.front();
+  const auto take = [&] {
+    std::unique_ptr<Sequence> out = std::move(waiting_.front());
+    waiting_.pop_front();
+    return out;
+  };
+  int64_t total = wanted_total(s);
+  int64_t needed = cache_.worst_case_bytes(total);
+  if (needed > limits_.kv_budget && s.generated() > 0) {
+    total = static_cast<int64_t>(s.tokens.size());
+    needed = cache_.worst_case_bytes(total);
+  }
+  if (needed > limits_.kv_budget) {
+    refuse(take(), needed);
+    return true;
+  }
+  const kv::SequenceId id = cache_.open(s.submission().scope, s.tokens);
+  if (!cache_.admit(id, total)) {
+    cache_.close(id);
+    // Alone and still no room: what is left is pinned.
+    if (!live_.empty()) return false;
+    refuse(take(), needed);
+    return true;
+  }
+  make_live(take(), id, total);
+  return true;
+}
+
+void Scheduler::make_live(std::unique_ptr<Sequence> sequence, kv::SequenceId id, int64_t promised) {
+  sequence->kv = id;
+  sequence->promised = promised;
+  by_kv_[id] = sequence.get();
+  insert_by_age(live_, std::move(sequence));
+}
+
+// What cannot fit even alone: before its first token an error, afterwards the end of its growth.
+void Scheduler::refuse(std::unique_ptr<Sequence> sequence, int64_t bytes_needed) {
+  if (sequence->generated() > 0) {
+    finish(*sequence, FinishReason::kLength, std::nullopt, sequence->prompt_tokens());
+    return;
+  }
+  finish(*sequence, FinishReason::kError,
+         Error{ErrorCode::kTooLarge,
+               outgrown(*sequence, bytes_needed, limits_.kv_budget, cache_.stats())},
+         0);
+}
+
+void Scheduler::spawn(Sequence& parent, std::unique_ptr<Sequence> child) {
+  if (static_cast<int32_t>(live_.size()) < limits_.max_live) {
+    const kv::SequenceId id = cache_.fork(parent.kv);
+    cache_.append(id, child->tokens.back());
+    const int64_t total = wanted_total(*child);
+    if (cache_.admit(id, total)) {
+      make_live(std::move(child), id, total);
+      return;
+    }
+    cache_.close(id);
+  }
+  enqueue(std::move(child));
+}
+
+// --- a step's rows
+
+std::optional<int32_t> Scheduler::take_rows(Sequence& sequence, int32_t most) {
+  const std::optional<int32_t> taken = cache_.reserve(sequence.kv, most);
+  if (taken && !sequence.scheduled) sequence.scheduled = Clock::now();
+  return taken;
+}
+
+// The rows of the step; empty: some sequence found no room.
+std::optional<int32_t> Scheduler::try_reserve() {
+  int32_t rows = 0;
+  const auto each = [&](bool decodes) {
+    for (const auto& s : live_) {
+      // Asked again before every reservation: an older sequence may have begun to write what this
+      // one waits for.
+      const kv::Progress p = cache_.progress(s->kv);
+      const int64_t left = p.tokens - p.computed;
+      if (p.blocked || (left == 1) != decodes) continue;
+      const int32_t most =
+          static_cast<int32_t>(std::min<int64_t>({left, limits_.slice, limits_.max_rows - rows}));
+      if (most == 0) return true;
+      const std::optional<int32_t> taken = take_rows(*s, most);
+      if (!taken) return false;
+      rows += *taken;
+    }
+    return true;
+  };
+  if (!each(true) || !each(false)) return std::nullopt;
+  return rows;
+}
+
+int32_t Scheduler::reserve_rows() {
+  while (!live_.empty()) {
+    if (const std::optional<int32_t> rows = try_reserve()) {
+      CHECK(*rows > 0);  // the cache leaves at least one live sequence unblocked
+      return *rows;
+    }
+    cache_.abandon();
+    make_room();
+  }
+  return 0;
+}
+
+void Scheduler::make_room() {
+  if (live_.size() > 1) {
+    preempt_youngest();
+    return;
+  }
+  Sequence& alone = *live_.front();
+  const int64_t needed = cache_.worst_case_bytes(wanted_total(alone));
+  if (alone.generated() > 0) {
+    end(alone, FinishReason::kLength);
+  } else {
+    end(alone, FinishReason::kError,
+        Error{ErrorCode::kTooLarge, outgrown(alone, needed, limits_.kv_budget, cache_.stats())});
+  }
+}
+
+void Scheduler::preempt_youngest() {
+  std::unique_ptr<Sequence> youngest = leave_cache(*live_.back());
+  ++youngest->result.preemptions;
+  ++preemptions_;
+  enqueue(std::move(youngest));
+}
+
+Status Scheduler::set_budget(int64_t bytes) {
+  if (bytes < 1 || bytes > limits_.kv_budget_limit) {
+    return fail(ErrorCode::kInvalidArgument, "the KV budget cannot become " +
+                                                 std::to_string(bytes) +
+                                                 " bytes; this engine was opened for 1 to " +
+                                                 std::to_string(limits_.kv_budget_limit));
+  }
+  const int64_t before = limits_.kv_budget;
+  limits_.kv_budget = bytes;
+  room_changed_ = true;
+  while (!cache_.set_budget(bytes)) {
+    if (live_.empty()) {
+      limits_.kv_budget = before;
+      CHECK(cache_.set_budget(before));
+      return fail(ErrorCode::kTooLarge,
+                  "pinned prefixes hold " + format_size(cache_.stats().bytes_held) +
+                      ", more than the budget asked for, " + format_size(bytes) + "; unpin first");
+    }
+    preempt_youngest();
+  }
+  return {};
+}
+
+}  // namespace coppice::engine
