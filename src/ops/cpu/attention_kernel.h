@@ -1,0 +1,88 @@
+// What:    what a kernel is to the code around it: two functions over plain structs, one set per
+//          instruction set, so that nothing but these files is compiled for more than one CPU.
+// Owns:    nothing.
+// Threads: items of one job run at the same time; each has rows of scratch of its own.
+// Fails:   never.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <string_view>
+
+#include "ops/backend.h"
+
+namespace coppice::ops::cpu {
+
+// 2^f on [-0.5, 0.5] = 1 + f (t0 + f (t1 + ...)), minimax fit, relative error 9.2e-8 before
+// rounding.
+inline constexpr float kExp2Terms[5] = {0.693147004f, 0.240222424f, 0.0555073358f, 0.00967151299f,
+                                        0.00132647261f};
+inline constexpr float kExp2Rounder = 12582912.0f;  // 1.5 * 2^23
+inline constexpr float kExp2Lowest = -125.0f;       // below it a power counts as zero
+inline constexpr float kLowest = -std::numeric_limits<float>::infinity();
+
+// One call. Packed row i of an item = (plan row, query head of the group), i = (row - row_begin) *
+// G
+// + g.
+struct AttentionJob {
+  const float* q = nullptr;  // [T, Hq, D]
+  float* out = nullptr;      // [T, Hq, D]
+  const AttentionPlan* plan = nullptr;
+  KvArena arena;
+  int32_t query_heads = 0;  // Hq
+  int32_t group = 0;        // G
+  int32_t dim = 0;          // D
+  int32_t padded_dim = 0;   // Dp
+  int32_t layer = 0;
+  int32_t window = 0;
+  float scale2 = 0;  // scale * log2(e): scores are kept in base 2
+};
+
+// The states of closed ranges, where several items share one row block.
+//   o [ranges][N][Dp], m and l [ranges][N]; an untouched range has m = -inf
+struct AttentionPartials {
+  float* o = nullptr;
+  float* m = nullptr;
+  float* l = nullptr;
+  int32_t ranges = 0;
+};
+
+// Rows [row_begin, row_end) of one KV head over slots [slot_begin, slot_end), cut at multiples of
+// R.
+struct AttentionItem {
+  int32_t kv_head = 0;
+  int32_t row_begin = 0;
+  int32_t row_end = 0;
+  int32_t slot_begin = 0;
+  int32_t slot_end = 0;
+  int32_t split = -1;  // index of the row block's counter, -1: the item is alone on its rows
+  AttentionPartials partials;
+};
+
+// A worker's scratch, N packed rows.
+struct AttentionRows {
+  float* q = nullptr;        // [N, Dp] in the kernel's element type, f32 or bf16
+  float* o = nullptr;        // [N, Dp] state of the running range: sum of p v,
+  float* l = nullptr;        // [N, 16] sum of p by slot mod 16,
+  float* m = nullptr;        // [N]     running maximum
+  float* total_o = nullptr;  // [N, Dp] the ranges before, merged
+  float* total_l = nullptr;  // [N]
+  float* total_m = nullptr;  // [N]
+  int32_t* first = nullptr;  // [N] visible slots [first, last), window applied
+  int32_t* last = nullptr;   // [N]
+  int32_t* range = nullptr;  // [N] the running range, -1: none yet
+};
+
+struct AttentionKernel {
+  std::string_view name;  // "avx2", "avx512bf16", ...
+  // Folds an item; writes its rows of `out`, or its ranges' partials when it is split.
+  using Run = void (*)(const AttentionJob&, const AttentionItem&, const AttentionRows&);
+  // Merges the partials of a row block, left to right, and writes its rows of `out`.
+  using Merge = void (*)(const AttentionJob&, const AttentionItem&, const AttentionRows&);
+  Run run_bf16 = nullptr;
+  Run run_f32 = nullptr;
+  Merge merge = nullptr;
+  bool rounds_q = false;  // queries and probabilities are rounded to bf16 over bf16 pages
+};
+
+}  // namespace coppice::ops::cpu
