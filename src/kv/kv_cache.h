@@ -2,10 +2,16 @@
 // Owns:    the prefix tree, the page pool and its arena, the live sequences' places in the tree.
 // Threads: one (the engine's); nothing here locks.
 // Fails:   create: kTooLarge, kInvalidArgument. "No room now" is an empty optional, never an error.
+//          An unknown sequence, or a call out of turn, is a CHECK.
 //
-// A step:   progress(s) for every live sequence -> reserve(s, n) for those that advance -> plan()
-// ->
-//           the model runs the plan -> commit() (or abandon()).
+// A step:  progress(s) for every live sequence -> reserve(s, n) for those that advance -> plan() ->
+//          the model runs the plan -> commit() (or abandon()).
+// Between plan() and commit() or abandon() the tree stands still: only looking and append() are
+// allowed. Before plan() everything is: a sequence that has rows may be closed to make room.
+//
+// Waiting. What an older live sequence is about to compute, a younger one waits for (blocked), be
+// it the prefix above both or the part of a page beside it; so every open sequence must be advanced
+// in turn, oldest first: one that cannot be admitted is closed, not kept.
 // Source: ChunkAttention (arXiv 2402.15220) section 3.1 and the architecture's sections 1 and 4.
 #pragma once
 
@@ -41,7 +47,7 @@ struct KvCacheOptions {
 // How far a live sequence is, before a step.
 struct Progress {
   int64_t tokens = 0;    // planned: prompt plus appended
-  int64_t computed = 0;  // leading tokens whose keys and values are held
+  int64_t computed = 0;  // leading tokens whose keys and values are held: rows start here
   bool blocked = false;  // the next token is being written by another sequence: wait, take no rows
 };
 
@@ -123,31 +129,34 @@ class KvCache {
   // Promises `total_tokens` worth of pages to the sequence if that fits beside all earlier promises
   // (counting what could be reclaimed); false: no room now. Never frees anything by itself.
   virtual bool admit(SequenceId id, int64_t total_tokens) = 0;
+  // What is reclaimable now may be taken back by open() and pin(): a promise is kept against
+  // reserve(), not against them.
   // Bytes that a lone sequence of so many tokens needs at worst.
   virtual int64_t worst_case_bytes(int64_t total_tokens) const = 0;
-  // Shrinking reclaims at once as far as unreferenced leaves go; returns false while live and
-  // pinned pages still exceed the new budget (the caller preempts and asks again).
+  // At most max_budget_bytes. Shrinking reclaims at once as far as unreferenced leaves go; returns
+  // false while live and pinned pages still exceed the new budget (the caller preempts and asks
+  // again).
   virtual bool set_budget(int64_t bytes) = 0;
   // Frees every unreferenced, unpinned node.
   virtual void flush() = 0;
 
   // --- pins
-  // Protects the held prefix of `tokens` from reclaim until unpin or until `ttl_steps` of the clock
-  // given to tick(); 0: no expiry. Returns the pin and how many tokens it covers (0 tokens: nothing
-  // held, no pin).
+  // Protects the held prefix of `tokens` from reclaim until unpin(), or until expire() is given a
+  // time `ttl_seconds` after the last one it was given; 0: no expiry. Returns the pin and how many
+  // tokens it covers (0 tokens: nothing held, no pin).
   struct Pin {
     PinId id = 0;
     int64_t tokens = 0;
   };
   virtual Pin pin(const Scope& scope, std::span<const TokenId> tokens, double ttl_seconds) = 0;
-  virtual bool unpin(PinId id) = 0;  // false: unknown or expired
-  virtual void expire(
-      double now_seconds) = 0;  // the caller's clock; pins made at the last `now` given here
+  virtual bool unpin(PinId id) = 0;             // false: unknown or expired
+  virtual void expire(double now_seconds) = 0;  // the caller's clock
 
   // --- a step
-  // Adds the next tokens of a sequence to the step, at most n, at least 1: returns how many it took
-  // (it stops where another sequence writes, or at the planned end); empty: no room now, nothing
-  // changed. Partial pages held by a sibling are copied here and count as computed.
+  // Adds the next tokens of a sequence to the step, once a step, at most n, at least 1: returns how
+  // many it took (it stops where another sequence writes, at the planned end, and where the room
+  // ends); empty: blocked, or no room now, and no rows taken. The rows start at progress().computed
+  // as it was: partial pages held by a sibling are copied here.
   virtual std::optional<int32_t> reserve(SequenceId id, int32_t n) = 0;
   virtual const Step& plan(Partition partition) = 0;
   virtual void commit() = 0;   // the rows' keys and values are in their pages

@@ -1,0 +1,125 @@
+// What:    the KvCache behind the facade: sequences, waiting, room, pins and steps over one tree.
+// Owns:    the page pool, the prefix tree, the live sequences, the pins, the step under way.
+// Threads: one.
+// Fails:   as kv_cache.h says.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "kv/kv_cache.h"
+#include "kv/planner.h"
+#include "kv/prefix_tree.h"
+
+namespace coppice::kv {
+
+class Cache final : public KvCache {
+ public:
+  Cache(PagePool pool, const KvCacheOptions& options, std::unique_ptr<ReclaimPolicy> policy);
+
+  MatchInfo match(const Scope& scope, std::span<const TokenId> tokens) const override;
+  Progress progress(SequenceId id) const override;
+  KvStats stats() const override;
+
+  SequenceId open(const Scope& scope, std::span<const TokenId> tokens) override;
+  SequenceId fork(SequenceId id) override;
+  void append(SequenceId id, TokenId token) override;
+  void close(SequenceId id) override;
+
+  bool admit(SequenceId id, int64_t total_tokens) override;
+  int64_t worst_case_bytes(int64_t total_tokens) const override;
+  bool set_budget(int64_t bytes) override;
+  void flush() override;
+
+  Pin pin(const Scope& scope, std::span<const TokenId> tokens, double ttl_seconds) override;
+  bool unpin(PinId id) override;
+  void expire(double now_seconds) override;
+
+  std::optional<int32_t> reserve(SequenceId id, int32_t n) override;
+  const Step& plan(Partition partition) override;
+  void commit() override;
+  void abandon() override;
+
+  const ops::KvArena& arena() const override { return pool_.arena(); }
+  void check_invariants() const override;
+
+ private:
+  struct Sequence {
+    std::vector<TokenId> tokens;  // all planned
+    Node* tail = nullptr;
+    // Leading tokens that may come from others; the rest (the last one, whose logits it wants) it
+    // evaluates itself.
+    int64_t shareable = 0;
+    int64_t promised = 0;  // tokens that admit() promised pages for
+    int64_t position = 0;  // of the rows reserved in this step
+    int32_t rows = 0;      // 0: none
+  };
+  struct PinRecord {
+    Node* node = nullptr;
+    double expires = 0;  // infinity: never
+  };
+  // Where a sequence goes on: the first node of its path that is not complete, what others hold of
+  // its tokens, and whether it must wait for one of them.
+  struct Frontier {
+    Node* node = nullptr;  // null: nothing left to compute
+    int64_t limit = 0;     // tokens of the path that may come from others, within node
+    PrefixTree::Reach held;
+    int64_t reach = 0;  // leading tokens held: in node or, for its first page, beside it
+    bool blocked = false;
+  };
+
+  const Sequence& at(SequenceId id) const;
+  Sequence& at(SequenceId id);
+  Node* place(const Scope& scope, std::span<const TokenId> tokens, SequenceId id);
+  Frontier frontier(SequenceId id, const Sequence& sequence) const;
+  bool waits_for_elders(const Node* node, const Sequence& sequence, int64_t reach) const;
+
+  // Joins what siblings hold of whole pages and finds what they hold of the next one; null:
+  // nothing.
+  Node* bring_in(SequenceId id, const Sequence& sequence, Frontier& frontier);
+  // Takes pages for up to n rows, and copies the `source`'s part of the first page; 0: no room.
+  int32_t take_rows(const Sequence& sequence, const Frontier& frontier, Node* source, int32_t n);
+  // Rows that could follow, at most n, and the columns they need, as wanted_columns on path_.
+  int32_t want(const Sequence& sequence, const Frontier& frontier, int32_t n);
+  void want_nothing();
+  // Takes the wanted columns if that leaves others what they were promised.
+  bool take_wanted(int64_t owed_before);
+  void copy_first_page(SequenceId id, const Sequence& sequence);
+  void copy_slots(Node* node, const Node* from, int64_t slots);
+  int64_t owed_pages();
+  void release_rows(Sequence& sequence);
+  void end_step();
+
+  // Invariants, by number (prefix_tree.h).
+  struct Recount;
+  void check_node(const Node* node, Recount& recount) const;
+  void check_pages(const Node* node, Recount& recount) const;
+  void check_children(const Node* node) const;
+  void check_sequences(const Recount& recount) const;
+  void check_pins() const;
+  void check_totals(const Recount& recount) const;
+
+  const int32_t lists_;  // L * Hkv
+  const KvCacheOptions options_;
+  PagePool pool_;
+  const int32_t page_slots_;
+  PrefixTree tree_;
+  Planner planner_;
+  std::map<SequenceId, Sequence> sequences_;  // by age
+  std::map<PinId, PinRecord> pins_;
+  std::vector<SequenceId> reserved_;  // in the order of their reservations
+  std::vector<Reservation> reservations_;
+  std::vector<Node*> path_;
+  Step step_;
+  bool planned_ = false;
+  SequenceId last_sequence_ = 0;
+  PinId last_pin_ = 0;
+  uint64_t clock_ = 1;
+  uint64_t admission_mark_ = 0;
+  double now_ = 0;
+  int64_t tokens_copied_ = 0;
+};
+
+}  // namespace coppice::kv

@@ -1,0 +1,233 @@
+// A step of the cache: who may go on, which pages its rows take, the plan, the commit.
+#include <algorithm>
+
+#include "base/check.h"
+#include "kv/cache.h"
+
+namespace coppice::kv {
+namespace {
+
+SequenceId oldest_at_or_below(const Node* node) {
+  SequenceId oldest = node->owner != 0 ? node->owner : UINT64_MAX;
+  for (const auto& child : node->children) {
+    oldest = std::min(oldest, oldest_at_or_below(child.get()));
+  }
+  return oldest;
+}
+
+}  // namespace
+
+// ---- who may go on
+
+// Someone older is about to compute more of these tokens, beside `node`, than are held.
+bool Cache::waits_for_elders(const Node* node, const Sequence& sequence, int64_t reach) const {
+  const int64_t limit = std::min(node->end(), sequence.shareable);
+  if (node->computed >= page_slots_ || reach >= limit) return false;
+  const auto tokens = std::span(sequence.tokens).first(static_cast<size_t>(limit));
+  return tree_.longest(node->parent, tokens, PrefixTree::Count::kPlanned, node, node->age).length >
+         reach;
+}
+
+Cache::Frontier Cache::frontier(SequenceId id, const Sequence& sequence) const {
+  Frontier f;
+  for (Node* node = sequence.tail; !node->is_root(); node = node->parent) {
+    if (!node->complete()) {
+      f.node = node;
+    } else if (node->size() > 0) {
+      break;  // so is all above
+    }
+  }
+  if (f.node == nullptr) {
+    f.reach = static_cast<int64_t>(sequence.tokens.size());
+    return f;
+  }
+  f.reach = f.node->computed_end();
+  const int64_t limit = std::min(f.node->end(), sequence.shareable);
+  if (f.node->computed < page_slots_ && f.reach < limit) {
+    const auto tokens = std::span(sequence.tokens).first(static_cast<size_t>(limit));
+    f.held = tree_.longest(f.node->parent, tokens, PrefixTree::Count::kHeld, f.node);
+    f.reach = std::max(f.reach, f.held.length);
+  }
+  f.blocked = (f.node != sequence.tail && oldest_at_or_below(f.node) != id) ||
+              waits_for_elders(f.node, sequence, f.reach);
+  return f;
+}
+
+// ---- reserve
+
+std::optional<int32_t> Cache::reserve(SequenceId id, int32_t n) {
+  Sequence& sequence = at(id);
+  CHECK(!planned_ && n >= 1 && sequence.rows == 0);
+  Frontier f = frontier(id, sequence);
+  CHECK(f.reach < static_cast<int64_t>(sequence.tokens.size()));
+  if (f.blocked) return std::nullopt;
+  Node* source = bring_in(id, sequence, f);
+  if (f.blocked) return std::nullopt;
+
+  const auto may_steal = [&] {
+    return source != nullptr && source->references() == 0 && source->children.empty() &&
+           f.node->pages.columns() == 0;
+  };
+  const auto steal = [&] {
+    tree_.steal(f.node, source, f.reach - f.node->start);
+    source = nullptr;
+  };
+  // A leaf that ends here and that nobody uses need not be copied.
+  if (may_steal() && source->size() == f.reach - f.node->start) steal();
+  int32_t rows = take_rows(sequence, f, source, n);
+  if (rows == 0 && may_steal()) {
+    steal();
+    rows = take_rows(sequence, f, source, n);
+  }
+  if (rows == 0) return std::nullopt;
+  sequence.position = f.reach;
+  sequence.rows = rows;
+  reserved_.push_back(id);
+  return rows;
+}
+
+Node* Cache::bring_in(SequenceId id, const Sequence& sequence, Frontier& f) {
+  while (f.held.length >= f.node->start + page_slots_) {
+    Node* beside = f.held.child;
+    const int64_t shared = std::min(f.held.length - f.node->start, beside->computed);
+    tree_.join(f.node, beside, shared / page_slots_ * page_slots_);
+    f = frontier(id, sequence);
+  }
+  return f.reach > f.node->computed_end() ? f.held.node : nullptr;
+}
+
+int32_t Cache::take_rows(const Sequence& sequence, const Frontier& f, Node* source, int32_t n) {
+  if (source != nullptr) tree_.add_pinned(source, +1);  // making room must not reclaim it
+  const int64_t owed = owed_pages();
+  int32_t rows = want(sequence, f, n);
+  while (rows > 0 && !take_wanted(owed)) {
+    const int64_t end = f.reach + rows;  // try one page less
+    rows =
+        static_cast<int32_t>(std::max<int64_t>(0, (end - 1) / page_slots_ * page_slots_ - f.reach));
+    rows = rows > 0 ? want(sequence, f, rows) : 0;
+  }
+  want_nothing();
+  if (source != nullptr) {
+    if (rows > 0) copy_slots(f.node, source, f.reach - f.node->start);
+    tree_.add_pinned(source, -1);
+  }
+  return rows;
+}
+
+int32_t Cache::want(const Sequence& sequence, const Frontier& f, int32_t n) {
+  want_nothing();
+  for (Node* node = sequence.tail; node != f.node; node = node->parent) path_.push_back(node);
+  path_.push_back(f.node);
+  std::reverse(path_.begin(), path_.end());
+  int64_t position = f.reach;
+  const int64_t end = position + n;
+  for (Node* node : path_) {
+    if (node != f.node && waits_for_elders(node, sequence, node->start)) break;
+    position = std::min(end, node->end());
+    if (position <= node->start) continue;
+    node->wanted_columns =
+        std::max(0, columns_for(position - node->start, page_slots_) - node->pages.columns());
+  }
+  return static_cast<int32_t>(position - f.reach);
+}
+
+void Cache::want_nothing() {
+  for (Node* node : path_) node->wanted_columns = 0;
+  path_.clear();
+}
+
+bool Cache::take_wanted(int64_t owed_before) {
+  int64_t pages = 0;
+  for (const Node* node : path_) pages += int64_t{node->wanted_columns} * lists_;
+  if (pages > 0) {
+    const int64_t room = tree_.room();
+    const int64_t owed_after = owed_pages();
+    const bool promised = pages <= owed_before - owed_after;
+    if (pages > room || (!promised && owed_after > room - pages)) return false;
+    CHECK(tree_.make_room(pages));
+  }
+  for (Node* node : path_) {
+    if (node->wanted_columns > 0) tree_.add_columns(node, node->wanted_columns);
+    node->wanted_columns = 0;
+  }
+  return true;
+}
+
+void Cache::copy_first_page(SequenceId id, const Sequence& sequence) {
+  const Frontier f = frontier(id, sequence);
+  Node* source = f.held.node;
+  tree_.add_pinned(source, +1);
+  const int64_t owed = owed_pages();
+  path_.push_back(f.node);
+  f.node->wanted_columns = 1;
+  if (take_wanted(owed)) copy_slots(f.node, source, f.reach - f.node->start);
+  want_nothing();
+  tree_.add_pinned(source, -1);
+}
+
+void Cache::copy_slots(Node* node, const Node* from, int64_t slots) {
+  for (int32_t list = 0; list < lists_; ++list) {
+    pool_.backend().copy_slots(pool_.arena(), from->pages.at(list, 0), node->pages.at(list, 0),
+                               static_cast<int32_t>(slots));
+  }
+  tokens_copied_ += slots - node->computed;
+  tree_.advance(node, slots - node->computed);
+}
+
+// ---- plan, commit, abandon
+
+const Step& Cache::plan(Partition partition) {
+  reservations_.clear();
+  for (SequenceId id : reserved_) {
+    const Sequence& s = at(id);
+    reservations_.push_back(
+        {id, s.tail,
+         std::span(s.tokens).subspan(static_cast<size_t>(s.position), static_cast<size_t>(s.rows)),
+         s.position, s.rows});
+  }
+  planner_.plan(reservations_, partition, options_.kv_heads, step_);
+  planned_ = true;
+  return step_;
+}
+
+void Cache::commit() {
+  CHECK(planned_);
+  for (SequenceId id : reserved_) {
+    const Sequence& s = at(id);
+    for (Node* node = s.tail; !node->is_root(); node = node->parent) {
+      const int64_t from = std::max(s.position, node->start);
+      const int64_t to = std::min(s.position + s.rows, node->end());
+      if (from >= to) continue;
+      CHECK(from == node->computed_end());
+      tree_.advance(node, to - from);
+    }
+  }
+  for (SequenceId id : reserved_) {
+    Sequence& s = at(id);
+    s.rows = 0;
+    tree_.settle(s.tail);
+  }
+  end_step();
+}
+
+void Cache::abandon() {
+  for (SequenceId id : reserved_) release_rows(at(id));
+  end_step();
+}
+
+void Cache::end_step() {
+  reserved_.clear();
+  planned_ = false;
+  ++clock_;
+}
+
+void Cache::release_rows(Sequence& sequence) {
+  for (Node* node = sequence.tail; !node->is_root(); node = node->parent) {
+    if (node->start < sequence.position + sequence.rows && node->end() > sequence.position) {
+      tree_.drop_unused_columns(node);
+    }
+  }
+  sequence.rows = 0;
+}
+
+}  // namespace coppice::kv

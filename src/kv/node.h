@@ -1,0 +1,76 @@
+// What:    one run of tokens in the prefix tree, with the pages that hold its keys and values.
+// Owns:    its children and its page ids (the pages are the pool's).
+// Threads: one.
+// Fails:   plain data; PrefixTree changes it and keeps the counts.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "kv/kv_cache.h"
+#include "kv/page_table.h"
+#include "kv/reclaim.h"
+
+namespace coppice::kv {
+
+struct PinHold {
+  PinId id = 0;
+  int64_t tokens = 0;  // leading tokens of the path that it covers
+};
+
+struct Node {
+  explicit Node(int32_t lists) : pages(lists) {}
+
+  int64_t size() const { return static_cast<int64_t>(tokens.size()); }
+  int64_t end() const { return start + size(); }  // tokens of the path up to here
+  int64_t computed_end() const { return start + computed; }
+  bool is_root() const { return parent == nullptr; }
+  bool complete() const { return computed == size(); }
+  int32_t references() const { return live + pinned; }
+
+  Node* parent = nullptr;                       // null: the root of a scope (no tokens)
+  std::vector<std::unique_ptr<Node>> children;  // by their first P tokens, then by age
+  int64_t start = 0;                            // tokens before the run: a multiple of P
+  std::vector<TokenId> tokens;                  // the run, planned
+  int64_t computed = 0;                         // its leading tokens that are in pages
+  PageTable pages;
+
+  SequenceId owner = 0;       // the live sequence whose tail this is
+  std::vector<PinHold> pins;  // those whose last token lies here
+  int32_t live = 0;           // live sequences on the path through or to this node
+  int32_t pinned = 0;         // pins at or below this node
+  uint64_t age = 0;           // older is smaller; distinct among siblings
+  uint64_t last_used = 0;     // step clock of the last sequence that ended below
+  bool page_filled = false;   // its first page was completed and is not yet compared
+
+  // What the tree's totals and its reclaim queue hold for this node (PrefixTree::refresh).
+  struct Accounted {
+    int64_t tokens = 0;
+    int64_t reclaimable_pages = 0;
+    std::optional<ReclaimQueue::Entry> queued;
+  } accounted;
+
+  // The planner's, for the step being planned.
+  struct Visit {
+    bool visited = false;
+    int32_t rows = 0;          // of the step, at or below this node
+    int32_t reservation = -1;  // the tail's own
+    int64_t count = 0;         // slots held once the step has run
+    int32_t written = 0;       // rows written here, ...
+    int32_t row_offset = 0;    // ... after so many rows of the same slice
+    Node* first_child = nullptr;
+    Node* last_child = nullptr;
+    Node* next_sibling = nullptr;
+  } visit;
+  uint64_t admission_mark = 0;  // the count of promised pages that last saw this node
+  int32_t wanted_columns = 0;   // that a reservation under way would add
+};
+
+// The node's number of page columns for so many slots.
+inline int32_t columns_for(int64_t slots, int32_t page_slots) {
+  return static_cast<int32_t>((slots + page_slots - 1) / page_slots);
+}
+
+}  // namespace coppice::kv

@@ -1,0 +1,72 @@
+#include "kv/page_pool.h"
+
+#include <limits>
+#include <string>
+#include <utility>
+
+#include "base/check.h"
+
+namespace coppice::kv {
+
+Expected<PagePool> PagePool::create(ops::Backend& backend, const ops::KvLayout& layout,
+                                    int64_t budget_pages, int64_t max_pages) {
+  if (layout.page_bytes <= 0 || layout.page_slots <= 0) {
+    return fail(ErrorCode::kInternal, "kv page layout of backend '" + std::string(backend.name()) +
+                                          "' has no bytes or no slots");
+  }
+  if (budget_pages < 0 || max_pages < budget_pages) {
+    return fail(ErrorCode::kInvalidArgument,
+                "kv budget: largest budget is smaller than the budget");
+  }
+  if (max_pages > std::numeric_limits<PageId>::max() ||
+      max_pages > std::numeric_limits<int64_t>::max() / layout.page_bytes) {
+    return fail(ErrorCode::kTooLarge, "kv budget: " + std::to_string(max_pages) + " pages of " +
+                                          std::to_string(layout.page_bytes) +
+                                          " bytes are more than page ids can name");
+  }
+  PagePool pool;
+  TRY(pool.memory_, backend.allocate(max_pages * layout.page_bytes));
+  pool.backend_ = &backend;
+  pool.arena_.base = pool.memory_.data();
+  pool.arena_.layout = layout;
+  pool.budget_ = budget_pages;
+  pool.max_ = max_pages;
+  return pool;
+}
+
+void PagePool::set_budget(int64_t pages) {
+  CHECK(pages >= 0 && pages <= max_);
+  budget_ = pages;
+}
+
+void PagePool::take(std::span<PageId> out) {
+  CHECK(static_cast<int64_t>(out.size()) <= room());
+  for (PageId& id : out) {
+    if (free_.empty()) {
+      id = static_cast<PageId>(held_bit_.size());
+      held_bit_.push_back(true);
+    } else {
+      id = free_.back();
+      free_.pop_back();
+      held_bit_[static_cast<size_t>(id)] = true;
+    }
+  }
+  held_ += static_cast<int64_t>(out.size());
+  if (!out.empty()) backend_->zero_pages(arena_, out);
+}
+
+void PagePool::give_back(std::span<const PageId> ids) {
+  for (PageId id : ids) {
+    CHECK(is_held(id));
+    held_bit_[static_cast<size_t>(id)] = false;
+    free_.push_back(id);
+  }
+  held_ -= static_cast<int64_t>(ids.size());
+}
+
+bool PagePool::is_held(PageId id) const {
+  return id >= 0 && static_cast<size_t>(id) < held_bit_.size() &&
+         held_bit_[static_cast<size_t>(id)];
+}
+
+}  // namespace coppice::kv
