@@ -1,0 +1,228 @@
+#include "train/base_trainer.h"
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "train/evaluate.h"
+
+namespace coppice::train {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using nlohmann::ordered_json;
+
+constexpr uint64_t kExamSeed = 0x5f0f;
+constexpr int kRestOneIn = 4;
+constexpr int kReportEvery = 20;
+constexpr const char* kCheckpoint = "checkpoint.safetensors";
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// A seed for item n of a named stream of a run.
+uint64_t stream(uint64_t run_seed, uint64_t name, uint64_t n) {
+  return storefront::Random(storefront::Random(run_seed * 0x9e37u + name).next() + n).next();
+}
+
+}  // namespace
+
+const std::vector<Stage>& curriculum() {
+  static const std::vector<Stage> stages = {
+      {3, 6, 6}, {6, 12, 12}, {8, 24, 24}, {12, 40, 32}, {16, 64, 40}};
+  return stages;
+}
+
+Expected<Bpe> train_tokenizer(int vocab_size) {
+  constexpr int kShops = 4000;
+  std::string text;
+  for (int i = 0; i < kShops; ++i) {
+    const auto shop = storefront::make_shop(stream(0, 0, static_cast<uint64_t>(i)), 16,
+                                            storefront::Split::kTrain);
+    text += shop.prompt();
+    for (const auto& question : shop.questions()) text += question.text + question.answer + "\n";
+  }
+  return Bpe::train(text, vocab_size);
+}
+
+BaseTrainer::BaseTrainer(const BaseOptions& options, Bpe bpe, Twin twin)
+    : options_(options),
+      bpe_(std::move(bpe)),
+      twin_(std::move(twin)),
+      adam_(twin_.parameters(), AdamWOptions{}),
+      stage_(options.start_stage) {}
+
+Expected<BaseTrainer> BaseTrainer::open(const BaseOptions& options) {
+  std::error_code error;
+  std::filesystem::create_directories(options.out, error);
+  if (error) return fail(ErrorCode::kInternal, options.out.string() + ": " + error.message());
+  const bool exists = std::filesystem::exists(options.out / kCheckpoint);
+  if (exists != options.resume) {
+    return fail(ErrorCode::kInvalidArgument,
+                (options.out / kCheckpoint).string() +
+                    (exists ? ": exists; give --resume or another --out" : ": nothing to resume"));
+  }
+  torch::set_num_threads(options.threads);
+  TRY(Bpe bpe, options.resume ? Bpe::load(options.out) : train_tokenizer(options.vocab_size));
+  TwinConfig config;
+  config.vocab_size = bpe.vocab_size();
+  BaseTrainer trainer(options, std::move(bpe), Twin(config, options.seed));
+  if (options.resume) {
+    TRY_STATUS(trainer.restore());
+  } else {
+    TRY_STATUS(trainer.bpe_.save(options.out));
+  }
+  return trainer;
+}
+
+double BaseTrainer::learning_rate(int64_t step) const {
+  const auto& o = options_;
+  const double warm = std::min(1.0, static_cast<double>(step) / static_cast<double>(o.warmup));
+  const auto into = static_cast<double>(step - (o.steps - o.decay_steps));
+  const double part =
+      std::clamp(into / static_cast<double>(std::max<int64_t>(1, o.decay_steps)), 0.0, 1.0);
+  return o.learning_rate * warm * (0.1 + 0.9 * 0.5 * (1.0 + std::cos(M_PI * part)));
+}
+
+Expected<Batch> BaseTrainer::next_batch() {
+  const Stage& stage = curriculum()[static_cast<size_t>(stage_)];
+  storefront::Random random(stream(options_.seed, 1, next_shop_));
+  const int spread = stage.facts_max - stage.facts_min + 1;
+  const int facts = stage.facts_min + static_cast<int>(random.below(static_cast<uint32_t>(spread)));
+  std::vector<Lesson> lessons;
+  int64_t tokens = 0;
+  while (tokens < options_.step_tokens) {
+    const auto shop = storefront::make_shop(stream(options_.seed, 2, next_shop_++), facts,
+                                            storefront::Split::kTrain);
+    TRY(Lesson lesson, make_lesson(bpe_, shop, 0, stage.questions));
+    tokens += static_cast<int64_t>(lesson.ids.size());
+    lessons.push_back(std::move(lesson));
+  }
+  return make_batch(lessons, options_.rest_weight, kRestOneIn, random.next());
+}
+
+Expected<double> BaseTrainer::step() {
+  TRY(const Batch batch, next_batch());
+  const auto hidden = twin_.hidden(batch.inputs).flatten(0, 1).index_select(0, batch.rows);
+  const auto logp = torch::log_softmax(twin_.logits(hidden), -1);
+  const auto nll = -logp.gather(1, batch.targets.unsqueeze(1)).squeeze(1);
+  const auto loss = (nll * batch.weights).sum() / batch.weights.sum();
+  const double value = loss.item<double>();
+  if (!std::isfinite(value)) {
+    return fail(ErrorCode::kInternal,
+                "step " + std::to_string(adam_.steps() + 1) +
+                    ": the loss is not finite; resume from the last checkpoint with a lower --lr");
+  }
+  loss.backward();
+  grad_norm_ = adam_.step(learning_rate(adam_.steps() + 1));
+  tokens_ += batch.tokens;
+  return value;
+}
+
+Status BaseTrainer::evaluate() {
+  const Stage& stage = curriculum()[static_cast<size_t>(stage_)];
+  Exam exam;
+  exam.facts = stage.facts_max;
+  exam.per_shop = exam.per_sequence = std::min(stage.facts_max, stage.questions);
+  exam.questions = 240;
+  exam.seed = kExamSeed;
+  TRY(const Score score, examine(twin_, bpe_, exam));
+  accuracy_ = score.rate();
+  std::printf("  stage %d: %d facts, held out: %.1f %% exact", stage_, exam.facts, 100 * accuracy_);
+  const bool last = stage_ + 1 == static_cast<int>(curriculum().size());
+  if (accuracy_ >= options_.advance_at && !last) ++stage_;
+  std::printf("%s\n", accuracy_ >= options_.advance_at && !last ? " -> next stage" : "");
+  std::fflush(stdout);
+  return {};
+}
+
+Status BaseTrainer::report(double loss, double seconds) {
+  const double rate = kReportEvery / seconds;
+  const double left = static_cast<double>(options_.steps - adam_.steps()) / rate;
+  std::printf(
+      "step %lld/%lld  loss %.4f  held-out %.1f %%  stage %d  %.2f M tokens  %.2f steps/s  "
+      "%.0f min left\n",
+      static_cast<long long>(adam_.steps()), static_cast<long long>(options_.steps), loss,
+      100 * accuracy_, stage_, static_cast<double>(tokens_) * 1e-6, rate, left / 60);
+  std::fflush(stdout);
+  if (options_.log.empty()) return {};
+  std::ofstream log(options_.log, std::ios::app);
+  log << ordered_json{{"step", adam_.steps()},   {"loss", loss},
+                      {"accuracy", accuracy_},   {"stage", stage_},
+                      {"tokens", tokens_},       {"lr", learning_rate(adam_.steps())},
+                      {"grad_norm", grad_norm_}, {"steps_per_second", rate}}
+             .dump()
+      << "\n";
+  if (!log) return fail(ErrorCode::kInternal, options_.log + ": cannot write");
+  return {};
+}
+
+Status BaseTrainer::run() {
+  auto saved = Clock::now(), window = Clock::now();
+  double sum = 0;
+  while (adam_.steps() < options_.steps) {
+    TRY(const double loss, step());
+    sum += loss;
+    if (adam_.steps() % kReportEvery == 0) {
+      TRY_STATUS(report(sum / kReportEvery, seconds_since(window)));
+      sum = 0;
+      window = Clock::now();
+    }
+    if (adam_.steps() % options_.eval_every == 0) TRY_STATUS(evaluate());
+    if (seconds_since(saved) > static_cast<double>(options_.save_seconds)) {
+      TRY_STATUS(save());
+      saved = Clock::now();
+    }
+  }
+  return save();
+}
+
+Status BaseTrainer::save() {
+  NamedTensors tensors = twin_.parameters();
+  const NamedTensors moments = adam_.state();
+  tensors.insert(tensors.end(), moments.begin(), moments.end());
+  TRY_STATUS(write_tensors(options_.out / kCheckpoint, tensors,
+                           {{"step", std::to_string(adam_.steps())},
+                            {"seed", std::to_string(options_.seed)},
+                            {"next_shop", std::to_string(next_shop_)},
+                            {"tokens", std::to_string(tokens_)},
+                            {"stage", std::to_string(stage_)}}));
+  return twin_.save(options_.out, torch::kFloat32);
+}
+
+Status BaseTrainer::restore() {
+  const std::string path = (options_.out / kCheckpoint).string();
+  TRY(TensorFile file, read_tensors(path));
+  TRY_STATUS(copy_tensors(file, "", twin_.parameters(), path));
+  TRY_STATUS(copy_tensors(file, "", adam_.state(), path));
+  const auto number = [&](const char* key) -> Expected<int64_t> {
+    const std::string& text = file.metadata[key];
+    if (text.empty() || text.size() > 18 ||
+        text.find_first_not_of("0123456789") != std::string::npos) {
+      return fail(ErrorCode::kCorrupt, path + ": metadata " + key + ": no number");
+    }
+    return std::stoll(text);
+  };
+  TRY(const int64_t step, number("step"));
+  TRY(const int64_t seed, number("seed"));
+  TRY(const int64_t next_shop, number("next_shop"));
+  TRY(tokens_, number("tokens"));
+  TRY(const int64_t stage, number("stage"));
+  if (static_cast<uint64_t>(seed) != options_.seed) {
+    return fail(ErrorCode::kInvalidArgument, path + ": made with --seed " + std::to_string(seed));
+  }
+  if (stage >= static_cast<int64_t>(curriculum().size())) {
+    return fail(ErrorCode::kCorrupt, path + ": metadata stage: beyond the curriculum");
+  }
+  adam_.set_steps(step);
+  next_shop_ = static_cast<uint64_t>(next_shop);
+  stage_ = std::max(static_cast<int>(stage), options_.start_stage);
+  return {};
+}
+
+}  // namespace coppice::train

@@ -1,0 +1,81 @@
+// What: `coppice-train base`: the loop that teaches the twin to answer from a shop's facts.
+// Owns: the run's directory: tokenizer, checkpoint (weights, moments, position), exported model.
+// Threads: one caller; torch's own threads inside.
+// Fails: Expected: files, a loss that is not finite, a checkpoint of another run.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "coppice/error.h"
+#include "train/adamw.h"
+#include "train/bpe.h"
+#include "train/lesson.h"
+#include "train/twin.h"
+
+namespace coppice::train {
+
+// One stage of the curriculum: shops of facts_min..facts_max facts, questions at most per shop.
+struct Stage {
+  int facts_min, facts_max, questions;
+};
+const std::vector<Stage>& curriculum();
+
+struct BaseOptions {
+  std::filesystem::path out;
+  std::string log;  // JSONL, appended to; empty: none
+  bool resume = false;
+  uint64_t seed = 1;
+  int64_t steps = 6000;        // where the learning rate has come down to a tenth
+  int64_t decay_steps = 1000;  // the last of them, cosine
+  int64_t warmup = 100;
+  double learning_rate = 2e-3;
+  int64_t step_tokens = 3072;  // about; a step takes whole sequences
+  double rest_weight = 0.1;
+  double advance_at = 0.95;  // held-out accuracy that ends a stage
+  int64_t eval_every = 100;
+  int64_t save_seconds = 240;
+  int start_stage = 0;
+  int vocab_size = 1024;
+  int threads = 2;
+};
+
+class BaseTrainer {
+ public:
+  // A fresh run, or with options.resume the one whose checkpoint lies in options.out.
+  static Expected<BaseTrainer> open(const BaseOptions& options);
+
+  // Until options.steps; prints progress.
+  Status run();
+  // One optimiser step on generated data; its loss (weighted mean).
+  Expected<double> step();
+  Status save();
+
+  int64_t steps_done() const { return adam_.steps(); }
+  const Twin& twin() const { return twin_; }
+
+ private:
+  BaseTrainer(const BaseOptions& options, Bpe bpe, Twin twin);
+
+  Expected<Batch> next_batch();
+  Status restore();
+  Status evaluate();
+  Status report(double loss, double seconds);
+  double learning_rate(int64_t step) const;
+
+  BaseOptions options_;
+  Bpe bpe_;
+  Twin twin_;
+  AdamW adam_;
+  uint64_t next_shop_ = 0;  // data position: shops drawn so far
+  int64_t tokens_ = 0;      // positions trained on so far
+  int stage_ = 0;
+  double accuracy_ = 0;  // held out, at the last evaluation
+  double grad_norm_ = 0;
+};
+
+// The tokenizer of the storefront's language.
+Expected<Bpe> train_tokenizer(int vocab_size);
+
+}  // namespace coppice::train

@@ -1,0 +1,36 @@
+#include "train/fused.h"
+
+#include <cmath>
+
+namespace coppice::train {
+
+torch::Tensor rms_norm(const torch::Tensor& x, const torch::Tensor& weight, double eps) {
+  return x * torch::rsqrt(x.pow(2).mean(-1, true) + eps) * weight;
+}
+
+torch::Tensor swiglu(const torch::Tensor& gate, const torch::Tensor& up) {
+  return torch::silu(gate) * up;
+}
+
+RopeTable rope_table(int64_t tokens, int64_t head_dim, double theta) {
+  const int64_t half = head_dim / 2;
+  const auto freq =
+      torch::pow(theta, -torch::arange(half, torch::kFloat64) / static_cast<double>(half));
+  const auto angle = torch::arange(tokens, torch::kFloat64).unsqueeze(1) * freq.unsqueeze(0);
+  return {angle.cos().to(torch::kFloat32), angle.sin().to(torch::kFloat32)};
+}
+
+torch::Tensor rope(const torch::Tensor& x, const RopeTable& table) {
+  const auto halves = x.chunk(2, -1);
+  return torch::cat({halves[0] * table.cos - halves[1] * table.sin,
+                     halves[1] * table.cos + halves[0] * table.sin},
+                    -1);
+}
+
+torch::Tensor causal_softmax(const torch::Tensor& scores, double scale) {
+  const int64_t t = scores.size(-1);
+  const auto mask = torch::full({t, t}, -INFINITY, scores.options()).triu(1);
+  return torch::softmax(scores * scale + mask, -1);
+}
+
+}  // namespace coppice::train
