@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "ops/cpu/cpu_backend.h"
 #include "ops/ref/ref_backend.h"
 
 namespace coppice::ops {
@@ -14,10 +15,11 @@ struct Entry {
   Expected<std::unique_ptr<Backend>> (*make)(const BackendOptions& options);
 };
 
-constexpr std::array kBackends{
-    Entry{"ref", [](const BackendOptions& options) -> Expected<std::unique_ptr<Backend>> {
-            return make_ref_backend(options.weights);
-          }}};
+Expected<std::unique_ptr<Backend>> make_ref(const BackendOptions& options) {
+  return make_ref_backend(options.weights);
+}
+
+constexpr std::array kBackends{Entry{"cpu", cpu::CpuBackend::create}, Entry{"ref", make_ref}};
 
 Status check_options(const BackendOptions& options) {
   if (options.threads < 0 || options.threads > kMaxThreads) {

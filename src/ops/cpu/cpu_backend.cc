@@ -1,0 +1,162 @@
+#include "ops/cpu/cpu_backend.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "ops/cpu/kv_pages.h"
+#include "ops/cpu/panel_weight.h"
+#include "ops/lazy_memory.h"
+#include "ops/op_checks.h"
+
+namespace coppice::ops::cpu {
+namespace {
+
+const CpuWeight& as_cpu(const Weight& w) { return static_cast<const CpuWeight&>(w); }
+
+// Costs of one element beside a multiply-add, for cutting work into runs; only their size matters.
+constexpr int64_t kStreamCost = 4;
+constexpr int64_t kExponentialCost = 16;
+
+}  // namespace
+
+Expected<std::unique_ptr<Backend>> CpuBackend::create(const BackendOptions& options) {
+  TRY(const Isa isa, choose_isa(options.isa));
+  const int threads = options.threads == 0 ? physical_cores() : options.threads;
+  return std::unique_ptr<Backend>(new CpuBackend(isa, attention_kernel(isa), threads, options.weights));
+}
+
+CpuBackend::CpuBackend(Isa isa, const AttentionKernel& attention, int threads, DType weights)
+    : isa_(isa),
+      kernels_(dense_kernels(isa)),
+      weights_(weights),
+      pool_(threads),
+      attention_(attention, threads) {}
+
+std::string CpuBackend::describe() const {
+  return "cpu: isa " + std::string(isa_name(isa_)) + ", " + std::to_string(pool_.threads()) +
+         " threads\nproducts: own panels of " + std::to_string(kernels_.panel) + " columns, " +
+         std::string(kernels_.name) + ", " +
+         (weights_ == DType::kBF16 ? "bf16 weights widened in registers, f32 activations"
+                                   : "f32 weights and activations") +
+         "\nattention: " + std::string(attention_.kernel().name);
+}
+
+template <class Body>
+void CpuBackend::for_runs(int64_t count, int64_t cost_of_one, const Body& body) {
+  const int64_t runs = count_runs(pool_, count, cost_of_one);
+  pool_.parallel_for(static_cast<int32_t>(runs), [&](int32_t i, int32_t) {
+    body(run_begin(count, runs, i), run_begin(count, runs, i + 1));
+  });
+}
+
+// --- memory
+
+Expected<Buffer> CpuBackend::allocate(int64_t bytes) { return allocate_lazily(bytes); }
+
+Expected<std::unique_ptr<Weight>> CpuBackend::load_weight(const TensorView& w) {
+  return PanelWeight::pack(pool_, kernels_, w, weights_);
+}
+
+Expected<KvLayout> CpuBackend::kv_layout(DType type, int32_t head_dim) {
+  return cpu::kv_layout(type, head_dim);
+}
+
+void CpuBackend::zero_pages(const KvArena& arena, std::span<const PageId> ids) {
+  cpu::zero_pages(arena, ids);
+}
+
+void CpuBackend::copy_slots(const KvArena& arena, PageId from, PageId to, int32_t slots) {
+  cpu::copy_slots(arena, from, to, slots);
+}
+
+void CpuBackend::read_page(const KvArena& arena, PageId id, int32_t slots, const TensorView& k,
+                           const TensorView& v) {
+  cpu::read_page(arena, id, slots, k, v);
+}
+
+void CpuBackend::to_host(const TensorView& x, void* host) {
+  if (x.bytes() > 0) std::memcpy(host, x.raw(), static_cast<size_t>(x.bytes()));
+}
+
+// --- dense
+
+void CpuBackend::embed(std::span<const int32_t> ids, const Weight& table, const TensorView& out) {
+  check_embed(ids, table, out);
+  const int64_t width = table.cols();
+  for_runs(static_cast<int64_t>(ids.size()), width * kStreamCost, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      as_cpu(table).read_row(ids[static_cast<size_t>(t)], out.f32() + t * width);
+    }
+  });
+}
+
+void CpuBackend::rms_norm(const TensorView& x, const TensorView& weight, float eps,
+                          const TensorView& out) {
+  check_rms_norm(x, weight, out);
+  const int64_t width = x.shape()[1];
+  for_runs(x.shape()[0], width * kStreamCost, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      kernels_.rms_norm(x.f32() + r * width, weight.f32(), eps, width, out.f32() + r * width);
+    }
+  });
+}
+
+void CpuBackend::matmul(const TensorView& x, const Weight& w, const TensorView& bias,
+                        const TensorView& out) {
+  as_cpu(w).multiply(pool_, x, bias, out);
+}
+
+void CpuBackend::add(const TensorView& x, const TensorView& y) {
+  CHECK(x.shape() == y.shape());
+  for_runs(x.elements(), kStreamCost, [&](int64_t begin, int64_t end) {
+    kernels_.add(x.f32() + begin, y.f32() + begin, end - begin);
+  });
+}
+
+void CpuBackend::swiglu(const TensorView& gate, const TensorView& up, const TensorView& out) {
+  CHECK(gate.shape() == up.shape() && out.shape() == up.shape());
+  for_runs(out.elements(), kExponentialCost, [&](int64_t begin, int64_t end) {
+    kernels_.swiglu(gate.f32() + begin, up.f32() + begin, end - begin, out.f32() + begin);
+  });
+}
+
+void CpuBackend::rope(const TensorView& x, const TensorView& cos, const TensorView& sin) {
+  check_rope(x, cos, sin);
+  const int64_t heads = x.shape()[1], half = x.shape()[2] / 2;
+  for_runs(x.shape()[0], 2 * heads * half * kStreamCost, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      for (int64_t h = 0; h < heads; ++h) {
+        kernels_.rope(x.f32() + (t * heads + h) * 2 * half, cos.f32() + t * half,
+                      sin.f32() + t * half, half);
+      }
+    }
+  });
+}
+
+void CpuBackend::gather_rows(const TensorView& x, std::span<const int32_t> rows,
+                             const TensorView& out) {
+  check_gather_rows(x, rows, out);
+  const int64_t width = x.shape()[1];
+  for (size_t r = 0; r < rows.size(); ++r) {
+    std::copy_n(x.f32() + rows[r] * width, width, out.f32() + static_cast<int64_t>(r) * width);
+  }
+}
+
+// --- keys, values, attention
+
+void CpuBackend::write_kv(const TensorView& k, const TensorView& v, int32_t layer,
+                          const AttentionPlan& plan, const KvArena& arena) {
+  check_write_kv(k, v, plan, arena);
+  const int64_t width = int64_t{plan.kv_heads} * arena.layout.head_dim;
+  for_runs(plan.rows, 2 * width * kStreamCost, [&](int64_t begin, int64_t end) {
+    cpu::write_kv(k, v, layer, plan, arena, static_cast<int32_t>(begin), static_cast<int32_t>(end));
+  });
+}
+
+void CpuBackend::attention(const TensorView& q, const AttentionParams& params,
+                           const AttentionPlan& plan, const KvArena& arena, const TensorView& out) {
+  pool_.parallel_for(attention_.begin(q, params, plan, arena, out),
+                     [&](int32_t item, int32_t thread) { attention_.run(item, thread); });
+}
+
+}  // namespace coppice::ops::cpu

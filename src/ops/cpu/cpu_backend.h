@@ -1,0 +1,63 @@
+// What:    the cpu backend: packed weights, vector kernels and two-phase attention on our own
+//          threads.
+// Owns:    its threads and the attention's scratch.
+// Threads: one caller; workers run inside a call only.
+// Fails:   create: kInvalidArgument or kUnsupported (isa), naming what this CPU has.
+#pragma once
+
+#include "ops/backend.h"
+#include "ops/backends.h"
+#include "ops/cpu/attention.h"
+#include "ops/cpu/dense_kernels.h"
+#include "ops/cpu/isa.h"
+#include "ops/cpu/thread_pool.h"
+
+namespace coppice::ops::cpu {
+
+class CpuBackend : public Backend {
+ public:
+  static Expected<std::unique_ptr<Backend>> create(const BackendOptions& options);
+
+  std::string_view name() const override { return "cpu"; }
+  std::string describe() const override;
+
+  Expected<Buffer> allocate(int64_t bytes) override;
+  Expected<std::unique_ptr<Weight>> load_weight(const TensorView& w) override;
+  Expected<KvLayout> kv_layout(DType type, int32_t head_dim) override;
+  void zero_pages(const KvArena& arena, std::span<const PageId> ids) override;
+  void copy_slots(const KvArena& arena, PageId from, PageId to, int32_t slots) override;
+  void read_page(const KvArena& arena, PageId id, int32_t slots, const TensorView& k,
+                 const TensorView& v) override;
+
+  void embed(std::span<const int32_t> ids, const Weight& table, const TensorView& out) override;
+  void rms_norm(const TensorView& x, const TensorView& weight, float eps,
+                const TensorView& out) override;
+  void matmul(const TensorView& x, const Weight& w, const TensorView& bias,
+              const TensorView& out) override;
+  void add(const TensorView& x, const TensorView& y) override;
+  void swiglu(const TensorView& gate, const TensorView& up, const TensorView& out) override;
+  void rope(const TensorView& x, const TensorView& cos, const TensorView& sin) override;
+  void gather_rows(const TensorView& x, std::span<const int32_t> rows,
+                   const TensorView& out) override;
+
+  void write_kv(const TensorView& k, const TensorView& v, int32_t layer, const AttentionPlan& plan,
+                const KvArena& arena) override;
+  void attention(const TensorView& q, const AttentionParams& params, const AttentionPlan& plan,
+                 const KvArena& arena, const TensorView& out) override;
+  void to_host(const TensorView& x, void* host) override;
+
+ private:
+  CpuBackend(Isa isa, const AttentionKernel& attention, int threads, DType weights);
+
+  // body(begin, end) over all of [0, count), in runs that may be on different threads.
+  template <class Body>
+  void for_runs(int64_t count, int64_t cost_of_one, const Body& body);
+
+  Isa isa_;
+  const DenseKernels& kernels_;
+  DType weights_;
+  ThreadPool pool_;
+  Attention attention_;
+};
+
+}  // namespace coppice::ops::cpu

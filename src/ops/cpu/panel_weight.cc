@@ -1,0 +1,91 @@
+#include "ops/cpu/panel_weight.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "ops/lazy_memory.h"
+#include "ops/op_checks.h"
+#include "ops/weight_source.h"
+
+namespace coppice::ops::cpu {
+namespace {
+
+// A run of rows shorter than this reads the weights too often for what it multiplies.
+constexpr int64_t kLeastRows = 48;
+
+}  // namespace
+
+Expected<std::unique_ptr<PanelWeight>> PanelWeight::pack(ThreadPool& pool,
+                                                         const DenseKernels& kernels,
+                                                         const TensorView& w, DType type) {
+  TRY_STATUS(check_weight_source(w));
+  const int64_t rows = w.shape()[0], cols = w.shape()[1];
+  const int64_t padded = (rows + kernels.panel - 1) / kernels.panel * kernels.panel;
+  TRY(Buffer panels, allocate_lazily(dtype_bytes(type, padded * cols)));
+  std::unique_ptr<PanelWeight> packed(
+      new PanelWeight(std::move(panels), kernels, type, rows, cols));
+  std::vector<std::vector<float>> scratch(static_cast<size_t>(pool.threads()),
+                                          std::vector<float>(static_cast<size_t>(cols)));
+  pool.parallel_for(static_cast<int32_t>(packed->panel_count()), [&](int32_t p, int32_t thread) {
+    packed->pack_panel(w, p, scratch[static_cast<size_t>(thread)].data());
+  });
+  return packed;
+}
+
+void PanelWeight::pack_panel(const TensorView& w, int64_t p, float* row) {
+  const int64_t begin = p * kernels_.panel;
+  const int64_t columns = std::min<int64_t>(kernels_.panel, rows_ - begin);
+  std::byte* to = panel(p);
+  for (int64_t c = 0; c < columns; ++c) {
+    read_weight_row(w, begin + c, row);
+    for (int64_t k = 0; k < cols_; ++k) {
+      const int64_t at = panel_offset(type_, kernels_.panel, k, c);
+      if (type_ == DType::kBF16) {
+        reinterpret_cast<bf16*>(to)[at] = to_bf16(row[k]);
+      } else {
+        reinterpret_cast<float*>(to)[at] = row[k];
+      }
+    }
+  }
+}
+
+void PanelWeight::read_row(int64_t n, float* out) const {
+  const std::byte* from = panel(n / kernels_.panel);
+  for (int64_t k = 0; k < cols_; ++k) {
+    const int64_t at = panel_offset(type_, kernels_.panel, k, n % kernels_.panel);
+    out[k] = type_ == DType::kBF16 ? to_float(reinterpret_cast<const bf16*>(from)[at])
+                                   : reinterpret_cast<const float*>(from)[at];
+  }
+}
+
+void PanelWeight::multiply(ThreadPool& pool, const TensorView& x, const TensorView& bias,
+                           const TensorView& out) const {
+  check_matmul(x, *this, bias, out);
+  const int64_t rows = x.shape()[0];
+  const float* input = x.f32();
+  const float* offsets = bias.empty() ? nullptr : bias.f32();
+  float* output = out.f32();
+  const auto product = type_ == DType::kBF16 ? kernels_.product_bf16 : kernels_.product_f32;
+
+  const int64_t panels = panel_count();
+  const int64_t runs = count_runs(pool, panels * rows, kernels_.panel * cols_);
+  const int64_t panel_runs = std::min(runs, panels);
+  const int64_t row_runs =
+      panel_runs == 0 ? 0 : std::clamp<int64_t>(rows / kLeastRows, 1, runs / panel_runs);
+  pool.parallel_for(static_cast<int32_t>(panel_runs * row_runs), [&](int32_t item, int32_t) {
+    const int64_t first = run_begin(panels, panel_runs, item / row_runs);
+    const int64_t end = run_begin(panels, panel_runs, item / row_runs + 1);
+    const int64_t row = run_begin(rows, row_runs, item % row_runs);
+    const int64_t column = first * kernels_.panel;
+    product({.x = input + row * cols_,
+             .rows = run_begin(rows, row_runs, item % row_runs + 1) - row,
+             .depth = cols_,
+             .weights = panel(first),
+             .columns = std::min(rows_, end * kernels_.panel) - column,
+             .bias = offsets != nullptr ? offsets + column : nullptr,
+             .out = output + row * rows_ + column,
+             .out_stride = rows_});
+  });
+}
+
+}  // namespace coppice::ops::cpu
