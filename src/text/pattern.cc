@@ -254,7 +254,9 @@ class Translator {
     const char lower = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
     if (const auto set = class_set(lower)) {
       take();
-      out_ += (c == lower ? "[" : "[^") + *set + "]";
+      // Outside brackets, and only there, Oniguruma counts Latin-1's digits and fractions as words.
+      const char* latin1 = lower == 'w' ? "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}" : "";
+      out_ += (c == lower ? "[" : "[^") + *set + latin1 + "]";
       return {};
     }
     if (c == 'A' || c == 'z' || c == 'Z') {

@@ -1,5 +1,7 @@
 #include "text/post_processor.h"
 
+#include <utility>
+
 namespace coppice::text {
 namespace {
 
@@ -58,9 +60,13 @@ Expected<PostProcessor> load_sequence(const JsonAt& config, int32_t vocab_size) 
   TRY_STATUS(list.array());
   PostProcessor out;
   for (size_t i = 0; i < list.value().size(); ++i) {
-    TRY(const PostProcessor outer, PostProcessor::load(list.item(i), vocab_size));
-    out.before.insert(out.before.begin(), outer.before.begin(), outer.before.end());
-    out.after.insert(out.after.end(), outer.after.begin(), outer.after.end());
+    TRY(PostProcessor part, PostProcessor::load(list.item(i), vocab_size));
+    if (part.before.empty() && part.after.empty()) continue;
+    // The reference loses the text here.
+    if (!out.before.empty() || !out.after.empty()) {
+      return list.item(i).unsupported("is a second template; what works: one");
+    }
+    out = std::move(part);
   }
   return out;
 }
