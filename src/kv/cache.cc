@@ -175,6 +175,7 @@ void Cache::close(SequenceId id) {
   Node* tail = sequence.tail;
   sequences_.erase(id);
   tree_.release(tail, clock_);
+  tree_.make_room(0);  // a shrunken budget takes what this freed
 }
 
 // ---- room
@@ -248,6 +249,7 @@ bool Cache::unpin(PinId id) {
   Node* node = pin->second.node;
   pins_.erase(pin);
   tree_.unpin(node, id);
+  tree_.make_room(0);
   return true;
 }
 

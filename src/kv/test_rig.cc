@@ -2,6 +2,11 @@
 
 namespace coppice::kv {
 
+Soak& soak() {
+  static Soak options;
+  return options;
+}
+
 void Rig::check_slots(const Live& l, const ops::KvPart& part, int64_t from, int64_t to) const {
   const int32_t p = shape_.page_slots;
   const int32_t d = shape_.head_dim;

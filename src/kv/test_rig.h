@@ -104,6 +104,17 @@ class PageBackend final : public ops::Backend {
   int32_t page_slots_;
 };
 
+// How long the property test runs: --ops=N and --seed=N of the test binary.
+struct Soak {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  int64_t operations = 20'000;
+#else
+  int64_t operations = 200'000;
+#endif
+  uint64_t seed = 1;
+};
+Soak& soak();
+
 inline uint64_t mix(uint64_t x) {
   x ^= x >> 31;
   x *= 0x9e3779b97f4a7c15ull;
