@@ -1,0 +1,192 @@
+#include "eval.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "coppice/engine.h"
+#include "eval/storefront_cases.h"
+#include "exit_code.h"
+#include "model_flags.h"
+#include "open_engine.h"
+#include "progress.h"
+
+namespace coppice::tools {
+namespace {
+
+using nlohmann::ordered_json;
+using storefront::Case;
+using storefront::CaseOptions;
+
+struct EvalFlags {
+  ModelFlags model;
+  std::vector<std::string> tasks{"storefront"};
+  std::vector<int> facts{16};
+  int samples = 500;
+  int per_shop = 32;
+  std::string write_batch;
+};
+
+// --seed names the shops; the answers are greedy and need none.
+uint64_t task_seed(const EvalFlags& flags) { return flags.model.seed.value_or(1); }
+
+// Longer than any right answer, so that one that runs on counts as wrong.
+constexpr int32_t kMaxAnswerTokens = 16;
+
+class AnswerCollector : public Observer {
+ public:
+  void on_finish(const Result& result, std::string_view) override { result_ = result; }
+  const Result& result() const { return result_; }
+
+ private:
+  Result result_;
+};
+
+struct Score {
+  int64_t asked = 0, exact = 0;
+  double rate() const {
+    return asked > 0 ? static_cast<double>(exact) / static_cast<double>(asked) : 0.0;
+  }
+};
+
+// Scores by type; the key "" holds all.
+Expected<std::map<std::string, Score>> ask(Engine& engine, const std::vector<Case>& cases,
+                                           ProgressLine& progress) {
+  std::vector<std::shared_ptr<AnswerCollector>> answers;
+  for (const Case& c : cases) {
+    Request request;
+    request.prompt = c.prompt;
+    request.sampling.max_tokens = kMaxAnswerTokens;
+    answers.push_back(std::make_shared<AnswerCollector>());
+    TRY(const RequestId id, engine.submit(std::move(request), answers.back()));
+    static_cast<void>(id);
+  }
+  engine.run();
+  std::map<std::string, Score> scores;
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const Result& result = answers[i]->result();
+    if (result.error) return fail(*result.error);
+    const bool exact =
+        result.finish_reason == FinishReason::kStop && result.text == cases[i].answer;
+    for (const std::string& key : {std::string(), std::string(cases[i].type)}) {
+      ++scores[key].asked;
+      scores[key].exact += exact ? 1 : 0;
+    }
+  }
+  progress.clear();
+  return scores;
+}
+
+Expected<ordered_json> storefront_task(Engine& engine, const EvalFlags& flags, int facts) {
+  ProgressLine progress("storefront, " + std::to_string(facts) + " facts");
+  progress.show(0, flags.samples);
+  CaseOptions options{task_seed(flags), facts, flags.samples, flags.per_shop, false};
+  TRY(auto open, ask(engine, storefront::cases(options), progress));
+  options.closed_book = true;
+  TRY(auto closed, ask(engine, storefront::cases(options), progress));
+  ordered_json by_type;
+  for (const auto& [type, score] : open) {
+    if (type.empty()) continue;
+    by_type[type] = {
+        {"samples", score.asked}, {"exact", score.exact}, {"exact_rate", score.rate()}};
+  }
+  const Score all = open[""];
+  return ordered_json{{"task", "storefront"},         {"facts", facts},
+                      {"samples", all.asked},         {"exact", all.exact},
+                      {"exact_rate", all.rate()},     {"closed_book_rate", closed[""].rate()},
+                      {"by_type", std::move(by_type)}};
+}
+
+void print(const ordered_json& line, bool json) {
+  if (json) {
+    std::puts(line.dump().c_str());
+    return;
+  }
+  std::printf("%s, %d facts: %lld of %lld exact (%.1f %%), closed book %.1f %%\n",
+              line["task"].get<std::string>().c_str(), line["facts"].get<int>(),
+              line["exact"].get<long long>(), line["samples"].get<long long>(),
+              100 * line["exact_rate"].get<double>(), 100 * line["closed_book_rate"].get<double>());
+  for (const auto& [type, score] : line["by_type"].items()) {
+    std::printf("  %-8s %lld of %lld\n", type.c_str(), score["exact"].get<long long>(),
+                score["samples"].get<long long>());
+  }
+}
+
+// The same questions as lines for `generate --batch`; "expected" is for the reader of its output.
+Status write_batch(const EvalFlags& flags) {
+  std::string lines;
+  for (const int facts : flags.facts) {
+    const CaseOptions options{task_seed(flags), facts, flags.samples, flags.per_shop, false};
+    for (const Case& c : storefront::cases(options)) {
+      const ordered_json id{{"question", c.question}, {"expected", c.answer}};
+      lines +=
+          ordered_json{{"id", id.dump()}, {"prompt", c.prompt}, {"max_tokens", kMaxAnswerTokens}}
+              .dump() +
+          "\n";
+    }
+  }
+  return write_file(flags.write_batch, lines);
+}
+
+Status evaluate(const EvalFlags& flags) {
+  for (const std::string& task : flags.tasks) {
+    if (task != "storefront") {
+      return fail(ErrorCode::kInvalidArgument, "--tasks: no task " + task + " (storefront is)");
+    }
+  }
+  if (!flags.write_batch.empty()) return write_batch(flags);
+  TRY(EngineOptions options, options_of(flags.model));
+  options.max_queued = std::max(options.max_queued, flags.samples);
+  TRY(const std::unique_ptr<Engine> engine, open_engine(options));
+  for (const int facts : flags.facts) {
+    TRY(const ordered_json line, storefront_task(*engine, flags, facts));
+    print(line, flags.model.json);
+  }
+  return {};
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app, std::function<int()>* run) {
+  const auto flags = std::make_shared<EvalFlags>();
+  CLI::App* command = app.add_subcommand("eval", "tasks with known answers, scored");
+  const std::string group = "Tasks";
+  command->add_option("--tasks", flags->tasks, "which (storefront)")
+      ->type_name("LIST")
+      ->delimiter(',')
+      ->group(group);
+  command->add_option("--facts", flags->facts, "facts in a shop's text (default 16)")
+      ->type_name("LIST")
+      ->delimiter(',')
+      ->check(CLI::Range(1, storefront::kMaxFacts))
+      ->group(group);
+  command->add_option("--samples", flags->samples, "questions in all (default 500)")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1 << 20))
+      ->group(group);
+  command->add_option("--per-shop", flags->per_shop, "most questions to one shop (default 32)")
+      ->type_name("N")
+      ->check(CLI::Range(1, storefront::kMaxFacts))
+      ->group(group);
+  command
+      ->add_option("--write-batch", flags->write_batch,
+                   "write the questions for `generate --batch` instead of asking them")
+      ->type_name("FILE")
+      ->group(group);
+  add_model_flags(*command, flags->model);
+  command->callback([flags, run] {
+    *run = [flags] {
+      const Status status = evaluate(*flags);
+      return status ? static_cast<int>(kExitOk) : report(status.error());
+    };
+  });
+}
+
+}  // namespace coppice::tools
