@@ -1,0 +1,50 @@
+#!/usr/bin/env python3
+"""What `make demo` prints: a few answers, the share of exact ones, the receipt, one line of the benchmark."""
+import json
+import pathlib
+import sys
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines() if line]
+
+
+def main() -> int:
+    work = pathlib.Path(sys.argv[1])
+    asked = lines(work / "shop.jsonl")
+    *answers, last = lines(work / "two-phase.jsonl")
+    *others, last_other = lines(work / "per-sequence.jsonl")
+    receipt, other = last["summary"], last_other["summary"]
+
+    shop = asked[0]["prompt"].split("\n")[0]
+    print(f"\nOne shop, {len(asked)} users. The shop's text begins:\n  {shop[:230]} ...\n")
+    exact = 0
+    for i, (ask, answer) in enumerate(zip(asked, answers)):
+        want = json.loads(ask["id"])
+        right = answer["text"] == want["expected"] and answer["finish_reason"] == "stop"
+        exact += right
+        if i < 6:
+            mark = "exact" if right else f"not exact, should be{want['expected']}"
+            print(f"  {want['question']}{answer['text']}   ({mark})")
+    usage, kv = receipt["usage"], receipt["kv"]
+    print(f"\nanswers exact                 {exact} of {len(asked)}")
+    print(f"prompt tokens                 {usage['prompt_tokens']}, of them cached {usage['cached_tokens']}, "
+          f"evaluated {usage['prompt_tokens'] - usage['cached_tokens']}")
+    print(f"KV bytes held at the peak     {kv['bytes_held']:,} against {kv['bytes_unshared']:,} unshared "
+          f"({kv['sharing_factor']:.1f}x)")
+    print(f"tokens per second             {receipt['timings']['tokens_per_second']:.0f} two-phase, "
+          f"{other['timings']['tokens_per_second']:.0f} per-sequence")
+    print("same answers in both          " +
+          ("yes" if [a["tokens"] for a in answers] == [a["tokens"] for a in others] else "NO"))
+
+    for b in lines(work / "bench.jsonl"):
+        print(f"\nattention, the paper's shape ({b['heads']}/{b['kv_heads']} heads, D {b['head_dim']}, batch {b['batch']}, "
+              f"{b['shared']} shared + {b['private']} private tokens), one layer and step:\n"
+              f"  two-phase {b['two_phase_us'] / 1000:.1f} ms; shared pages, one sequence at a time "
+              f"{b['per_sequence_us'] / 1000:.1f} ms; private copies {b['per_sequence_unshared_us'] / 1000:.1f} ms "
+              f"({b['per_sequence_unshared_us'] / b['two_phase_us']:.1f}x)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
