@@ -63,7 +63,8 @@ MODELS = {
         config=LlamaConfig, model=LlamaForCausalLM, split=LLAMA3_SPLIT,
         specials=["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"], bos="<|begin_of_text|>",
         eos="<|eot_id|>",
-        args=dict(SMALL, vocab_size=320, intermediate_size=128, head_dim=32, rms_norm_eps=1e-5,
+        # An epsilon that shows in the logits when it is misread.
+        args=dict(SMALL, vocab_size=320, intermediate_size=128, head_dim=32, rms_norm_eps=2e-3,
                   tie_word_embeddings=True,
                   rope_parameters=dict(rope_type="llama3", rope_theta=10000.0, factor=8.0,
                                        low_freq_factor=1.0, high_freq_factor=4.0,
