@@ -93,9 +93,9 @@ Expected<AddedTokens> AddedTokens::load(const JsonAt& config, const Vocab& vocab
     const auto known = vocab.find(token.content);
     const TokenId expected = known ? *known : next++;
     if (token.id != expected) {
-      return at.corrupt(".id is " + std::to_string(token.id) + " but must be " +
-                        std::to_string(expected) +
-                        (known ? ", its id in model.vocab" : ": ids go on without holes"));
+      return at.get("id").corrupt(
+          "is " + std::to_string(token.id) + " but must be " + std::to_string(expected) +
+          (known ? ", its id in model.vocab" : ": ids go on without holes"));
     }
     TRY_STATUS(added.add(std::move(token), at));
   }
