@@ -79,23 +79,31 @@ class ModelOnBackend : public ::testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(, ModelOnBackend, ::testing::ValuesIn(kBackends),
                          [](const auto& test) { return std::string(test.param); });
 
-TEST_P(ModelOnBackend, SlicesChangeNoBit) {
+// One slice on one thread against single tokens and random slices on two.
+void expect_slices_change_no_bit(const std::string& backend_name, const std::string& name,
+                                 DType type) {
   constexpr int32_t kTokens = 200;
+  const ModelOptions options{.max_rows = kTokens, .max_logit_rows = kTokens};
+  const auto checkpoint = open_golden(name);
+  const auto one_thread = make_backend(backend_name, type);
+  const auto two_threads = make_backend(backend_name, type, 2);
+  const auto model = Model::load(*checkpoint, *one_thread, options).value();
+  const auto other = Model::load(*checkpoint, *two_threads, options).value();
+  const std::vector<int32_t> tokens = random_tokens(kTokens, model->config().vocab_size);
+  const std::vector<float> whole = logits_in_slices(*one_thread, *model, type, tokens, {kTokens});
+  const std::vector<int32_t> singles(kTokens, 1);
+  EXPECT_EQ(logits_in_slices(*two_threads, *other, type, tokens, singles), whole);
+  for (uint32_t seed = 0; seed < 2; ++seed) {
+    const std::vector<int32_t> slices = random_slices(kTokens, seed);
+    EXPECT_EQ(logits_in_slices(*two_threads, *other, type, tokens, slices), whole) << seed;
+  }
+}
+
+TEST_P(ModelOnBackend, SlicesAndThreadsChangeNoBit) {
   for (const char* name : kGoldenModels) {
     for (const DType type : {DType::kF32, DType::kBF16}) {
-      const auto backend = make_backend(GetParam(), type);
-      const auto model =
-          Model::load(*open_golden(name), *backend, {.max_rows = 200, .max_logit_rows = 200})
-              .value();
-      const std::vector<int32_t> tokens = random_tokens(kTokens, model->config().vocab_size);
-      const std::vector<float> whole = logits_in_slices(*backend, *model, type, tokens, {kTokens});
-      const std::vector<int32_t> singles(kTokens, 1);
-      EXPECT_EQ(logits_in_slices(*backend, *model, type, tokens, singles), whole) << name;
-      for (uint32_t seed = 0; seed < 2; ++seed) {
-        EXPECT_EQ(logits_in_slices(*backend, *model, type, tokens, random_slices(kTokens, seed)),
-                  whole)
-            << name << ", slices of seed " << seed;
-      }
+      SCOPED_TRACE(std::string(name) + " in " + std::string(dtype_name(type)));
+      expect_slices_change_no_bit(GetParam(), name, type);
     }
   }
 }
@@ -238,7 +246,8 @@ TEST(Model, RefusesTensorsItWouldNotUse) {
 // What is computed from the config may lie in the file, and a tied model's second copy.
 TEST(Model, IgnoresWhatItComputesItself) {
   const auto backend = make_backend("ref", DType::kF32);
-  for (const char* extra : {"lm_head.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"}) {
+  for (const char* extra :
+       {"lm_head.weight", "model.layers.0.self_attn.rotary_emb.inv_freq", "rope_freqs.weight"}) {
     ChangedCheckpoint checkpoint("llama3");
     checkpoint.extra_ = extra;
     EXPECT_TRUE(Model::load(checkpoint, *backend, {}).has_value()) << extra;

@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstdio>
 #include <numeric>
 #include <set>
 
@@ -59,6 +61,12 @@ Errors compare(std::span<const float> ours, std::span<const float> golden) {
   return e;
 }
 
+std::string scientific(double x) {
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.1e", x);
+  return text.data();
+}
+
 // The prompt in one slice, then greedy decoding, one token a step.
 TEST_P(Parity, F32LogitsAndGreedyTokens) {
   const auto [backend_name, name] = GetParam();
@@ -85,7 +93,7 @@ TEST_P(Parity, F32LogitsAndGreedyTokens) {
   EXPECT_EQ(answer, expected);
   const Errors errors = compare(ours, golden);
   EXPECT_LE(errors.max, 1e-4 * errors.range);
-  RecordProperty("max_error_of_range", std::to_string(errors.max / errors.range));
+  RecordProperty("max_error_of_range", scientific(errors.max / errors.range));
 }
 
 // bf16 weights and bf16 keys and values against transformers in float32 on the same weights.
@@ -117,7 +125,7 @@ TEST_P(Parity, Bf16TeacherForced) {
     EXPECT_EQ(argmax(ours.subspan(at, vocab)), best) << "at position " << at / vocab;
   }
   EXPECT_GE(decided, 205) << "of 256 positions, with a max error of " << errors.max;
-  RecordProperty("mean_error_of_deviation", std::to_string(errors.mean / errors.deviation));
+  RecordProperty("mean_error_of_deviation", scientific(errors.mean / errors.deviation));
   RecordProperty("decided", decided);
 }
 

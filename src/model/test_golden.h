@@ -20,7 +20,7 @@
 namespace coppice::model::testing {
 
 inline constexpr const char* kGoldenModels[] = {"llama", "llama3", "qwen2", "qwen3"};
-inline constexpr const char* kBackends[] = {"ref"};
+inline constexpr const char* kBackends[] = {"ref", "cpu"};
 
 inline std::string golden_path(const std::string& model) {
   return std::string(COPPICE_TEST_DATA) + "/models/" + model;
@@ -48,8 +48,12 @@ std::vector<float> golden_logits(const std::string& model, const char* file) {
   return logits;
 }
 
-inline std::unique_ptr<ops::Backend> make_backend(const std::string& name, DType weights) {
-  return ops::make_backend(name, {.threads = 1, .weights = weights}).value();
+inline std::unique_ptr<ops::Backend> make_backend(const std::string& name, DType weights,
+                                                  int threads = 1) {
+  ops::BackendOptions options;
+  options.threads = threads;
+  options.weights = weights;
+  return ops::make_backend(name, options).value();
 }
 
 inline std::unique_ptr<Checkpoint> open_golden(const std::string& model) {

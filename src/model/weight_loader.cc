@@ -37,8 +37,11 @@ Status check_limit(int64_t limit, int64_t beside, int64_t weights) {
                                         " bytes are allowed");
 }
 
-// Old checkpoints store what is computed from the config; nothing is lost by leaving it.
-bool is_derived(std::string_view name) { return name.ends_with("rotary_emb.inv_freq"); }
+// Frequencies of the rotary embedding, as old checkpoints and GGUF files store them: the config has
+// them already.
+bool is_in_config(std::string_view name) {
+  return name.ends_with("rotary_emb.inv_freq") || name == "rope_freqs.weight";
+}
 
 }  // namespace
 
@@ -70,7 +73,7 @@ void WeightLoader::want(const std::string& name, int64_t rows, int64_t cols, boo
 
 Status WeightLoader::check_all_known() const {
   for (const std::string& name : checkpoint_.names()) {
-    if (known_.contains(name) || is_derived(name)) continue;
+    if (known_.contains(name) || is_in_config(name)) continue;
     return fail(ErrorCode::kUnsupported,
                 "the checkpoint has a tensor \"" + name +
                     "\" that its architecture does not use; its answers would be wrong without it");
