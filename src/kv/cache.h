@@ -64,7 +64,6 @@ class Cache final : public KvCache {
   // its tokens, and whether it must wait for one of them.
   struct Frontier {
     Node* node = nullptr;  // null: nothing left to compute
-    int64_t limit = 0;     // tokens of the path that may come from others, within node
     PrefixTree::Reach held;
     int64_t reach = 0;  // leading tokens held: in node or, for its first page, beside it
     bool blocked = false;

@@ -21,9 +21,8 @@ SequenceId oldest_at_or_below(const Node* node) {
 
 // Someone older is about to compute more of these tokens, beside `node`, than are held.
 bool Cache::waits_for_elders(const Node* node, const Sequence& sequence, int64_t reach) const {
-  const int64_t limit = std::min(node->end(), sequence.shareable);
-  if (node->computed >= page_slots_ || reach >= limit) return false;
-  const auto tokens = std::span(sequence.tokens).first(static_cast<size_t>(limit));
+  if (node->computed >= page_slots_ || reach >= sequence.shareable) return false;
+  const auto tokens = std::span(sequence.tokens).first(static_cast<size_t>(sequence.shareable));
   return tree_.longest(node->parent, tokens, PrefixTree::Count::kPlanned, node, node->age).length >
          reach;
 }
@@ -42,9 +41,8 @@ Cache::Frontier Cache::frontier(SequenceId id, const Sequence& sequence) const {
     return f;
   }
   f.reach = f.node->computed_end();
-  const int64_t limit = std::min(f.node->end(), sequence.shareable);
-  if (f.node->computed < page_slots_ && f.reach < limit) {
-    const auto tokens = std::span(sequence.tokens).first(static_cast<size_t>(limit));
+  if (f.node->computed < page_slots_ && f.reach < sequence.shareable) {
+    const auto tokens = std::span(sequence.tokens).first(static_cast<size_t>(sequence.shareable));
     f.held = tree_.longest(f.node->parent, tokens, PrefixTree::Count::kHeld, f.node);
     f.reach = std::max(f.reach, f.held.length);
   }
@@ -89,7 +87,8 @@ std::optional<int32_t> Cache::reserve(SequenceId id, int32_t n) {
 Node* Cache::bring_in(SequenceId id, const Sequence& sequence, Frontier& f) {
   while (f.held.length >= f.node->start + page_slots_) {
     Node* beside = f.held.child;
-    const int64_t shared = std::min(f.held.length - f.node->start, beside->computed);
+    const int64_t shared =
+        std::min({f.held.length - f.node->start, beside->computed, f.node->size()});
     tree_.join(f.node, beside, shared / page_slots_ * page_slots_);
     f = frontier(id, sequence);
   }

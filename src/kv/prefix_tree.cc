@@ -132,11 +132,20 @@ void PrefixTree::pin(Node* node, PinHold hold) {
 void PrefixTree::unpin(Node* node, PinId id) {
   CHECK(std::erase_if(node->pins, [id](const PinHold& hold) { return hold.id == id; }) == 1);
   add_pinned(node, -1);
+  narrow_to_pins(node);
   if (node->children.size() == 1) {
     merge_upwards(node->children.front().get());
   } else {
     merge_upwards(node);
   }
+}
+
+// A pin keeps the pages that it covers, not what else grew in its node.
+void PrefixTree::narrow_to_pins(Node* node) {
+  if (node->live > 0 || node->pins.empty()) return;
+  const int64_t covered = std::ranges::max_element(node->pins, {}, &PinHold::tokens)->tokens;
+  const int64_t cut = int64_t{columns_for(covered - node->start, page_slots_)} * page_slots_;
+  if (cut < node->size()) split(node, cut);
 }
 
 void PrefixTree::move_pins(Node* from, Node* to, int64_t up_to) {
@@ -327,12 +336,7 @@ void PrefixTree::release(Node* tail, uint64_t clock) {
     if (last_of_scope || parent->is_root()) return;
     node = parent;
   }
-  // A pin keeps the pages that it covers, not the answer that grew behind them.
-  if (node->children.empty() && node->owner == 0 && !node->pins.empty()) {
-    const int64_t covered = std::ranges::max_element(node->pins, {}, &PinHold::tokens)->tokens;
-    const int64_t cut = int64_t{columns_for(covered - node->start, page_slots_)} * page_slots_;
-    if (cut < node->size()) split(node, cut);
-  }
+  for (Node* above = node; !above->is_root(); above = above->parent) narrow_to_pins(above);
   if (node->children.empty() && node->references() == 0) {
     Node* parent = node->parent;
     drop_if_held_beside(node);

@@ -133,6 +133,7 @@ class PrefixTree {
   void forget(Node* node);  // takes the node out of the totals and the queue
   void refresh(Node* node);
   void move_pins(Node* from, Node* to, int64_t up_to);
+  void narrow_to_pins(Node* node);
   void trim(Node* node);
   void cut_front(Node* node, int64_t at);
   void drop_if_held_beside(Node* leaf);
