@@ -1,0 +1,97 @@
+#include "model/gguf_checkpoint.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/file.h"
+#include "model/gguf_names.h"
+#include "model/gguf_tokenizer.h"
+#include "model/tensor_entry.h"
+
+namespace coppice::model {
+namespace {
+
+class GgufCheckpoint : public Checkpoint {
+ public:
+  GgufCheckpoint(MappedFile map, GgufFile file, ModelConfig config)
+      : map_(std::move(map)), file_(std::move(file)), config_(std::move(config)) {}
+
+  const ModelConfig& config() const override { return config_; }
+
+  Expected<TensorView> tensor(std::string_view name, const Shape& shape) const override {
+    const std::string own = hf_to_gguf(name);
+    TRY(const TensorEntry* entry, find_tensor(file_.tensors(), own, shape, file_.where()));
+    const int64_t heads = rotary_heads(name);
+    if (heads == 0) return copies_.view(file_.bytes(), own, *entry);
+    return restored(own, *entry, heads);
+  }
+
+  bool has(std::string_view name) const override {
+    return file_.tensors().contains(hf_to_gguf(name));
+  }
+
+  std::vector<std::string> names() const override {
+    std::vector<std::string> out;
+    out.reserve(file_.tensors().size());
+    for (const auto& [name, entry] : file_.tensors()) out.push_back(gguf_to_hf(name));
+    std::sort(out.begin(), out.end());
+    return out;
+  }
+
+  Expected<std::string> tokenizer_json() const override {
+    return gguf_tokenizer_json(file_, config_.vocab_size);
+  }
+
+ private:
+  // The heads whose rows the converter interleaved, 0 for a tensor it left alone.
+  int64_t rotary_heads(std::string_view name) const {
+    if (config_.architecture != Architecture::kLlama) return 0;
+    const std::string_view stem = name.substr(0, name.rfind('.'));
+    if (stem.ends_with(".self_attn.q_proj")) return config_.num_attention_heads;
+    if (stem.ends_with(".self_attn.k_proj")) return config_.num_key_value_heads;
+    return 0;
+  }
+
+  Expected<TensorView> restored(const std::string& own, const TensorEntry& entry,
+                                int64_t heads) const {
+    const Buffer* copy = copies_.find(own);
+    if (copy == nullptr) {
+      const int64_t rows = entry.shape.rank() > 0 ? entry.shape[0] : 0;
+      if (rows != heads * config_.head_dim) {
+        return fail(ErrorCode::kCorrupt, file_.where() + ": tensor " + quote_name(own) +
+                                             " has the shape " + entry.shape.text() +
+                                             ", but its heads need " +
+                                             std::to_string(heads * config_.head_dim) + " rows");
+      }
+      const int64_t bytes = entry.end - entry.begin;
+      TRY(Buffer buffer, Buffer::allocate(bytes));
+      const auto* from = reinterpret_cast<const std::byte*>(file_.bytes().data()) + entry.begin;
+      restore_rotary_rows(from, buffer.data(), heads, config_.head_dim, bytes / rows);
+      copy = &copies_.keep(own, std::move(buffer));
+    }
+    return copy->view(entry.type, entry.shape);
+  }
+
+  MappedFile map_;
+  GgufFile file_;
+  ModelConfig config_;
+  mutable TensorBytes copies_;
+};
+
+}  // namespace
+
+Expected<std::unique_ptr<Checkpoint>> open_gguf_bytes(std::span<const uint8_t> bytes,
+                                                      const std::string& where) {
+  TRY(GgufFile file, GgufFile::read(bytes, where));
+  TRY(ModelConfig config, read_gguf_config(file));
+  return std::make_unique<GgufCheckpoint>(MappedFile(), std::move(file), std::move(config));
+}
+
+Expected<std::unique_ptr<Checkpoint>> open_gguf(const std::string& path) {
+  TRY(MappedFile map, MappedFile::open(path));
+  TRY(GgufFile file, GgufFile::read(map.bytes(), path));
+  TRY(ModelConfig config, read_gguf_config(file));
+  return std::make_unique<GgufCheckpoint>(std::move(map), std::move(file), std::move(config));
+}
+
+}  // namespace coppice::model
