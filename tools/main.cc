@@ -1,0 +1,73 @@
+// `coppice`: one file per command; this one finds the command and turns flag errors into exit
+// codes.
+#include <cstdio>
+#include <exception>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "arguments.h"
+#include "eval.h"
+#include "exit_code.h"
+#include "generate.h"
+
+namespace coppice::tools {
+namespace {
+
+const CLI::App& deepest(const CLI::App& app) {
+  const auto named = app.get_subcommands();
+  return named.empty() ? app : deepest(*named.front());
+}
+
+// The help text of the flag that the parser complains about, or nothing.
+std::string accepted(const CLI::App& command, const std::string& complaint) {
+  for (const CLI::Option* option : command.get_options()) {
+    const std::string name = option->get_name(false, true);
+    if (name.empty() || complaint.find(option->get_name()) == std::string::npos) continue;
+    return "; " + name + " " + option->get_type_name() + ": " + option->get_description();
+  }
+  return {};
+}
+
+int usage_error(const CLI::App& app, const CLI::ParseError& error) {
+  const CLI::App& command = deepest(app);
+  const std::string path = command.get_parent() == nullptr ? "coppice" : command.get_name();
+  const std::string complaint = error.what();
+  std::fprintf(stderr, "coppice: %s%s (coppice %s--help lists what it accepts)\n",
+               complaint.c_str(), accepted(command, complaint).c_str(),
+               command.get_parent() == nullptr ? "" : (path + " ").c_str());
+  return kExitUsage;
+}
+
+int run(std::vector<std::string> arguments) {
+  CLI::App app(
+      "Coppice: a language model engine in which requests grow from one shared prefix tree",
+      "coppice");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", "coppice " COPPICE_VERSION);
+  std::function<int()> command;
+  add_generate(app, &command);
+  add_eval(app, &command);
+  try {
+    arguments = spelled_with_dashes(std::move(arguments));
+    app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return app.exit(error);
+    return usage_error(app, error);
+  }
+  return command();
+}
+
+}  // namespace
+}  // namespace coppice::tools
+
+int main(int argc, char** argv) {
+  try {
+    return coppice::tools::run(std::vector<std::string>(argv + 1, argv + argc));
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "coppice: %s; this is a defect, please report it\n", error.what());
+    return coppice::tools::kExitFailure;
+  }
+}

@@ -1,0 +1,153 @@
+#include "model_flags.h"
+
+#include <filesystem>
+#include <system_error>
+
+#include "base/log.h"
+
+namespace coppice::tools {
+namespace {
+
+constexpr const char* kBundled = "models/storefront";
+
+Expected<std::optional<int64_t>> size_of(const std::string& text, const char* flag) {
+  if (text.empty()) return std::optional<int64_t>();
+  TRY(const int64_t bytes, parse_size(text, flag));
+  return std::optional<int64_t>(bytes);
+}
+
+Status invalid(const std::string& flag, const std::string& value, const std::string& accepted) {
+  return fail(ErrorCode::kInvalidArgument, flag + " is \"" + value + "\"; it takes " + accepted);
+}
+
+// Flags that are settled but whose work is not in this build.
+Status refuse_later(const ModelFlags& flags) {
+  if (!flags.gate.empty()) {
+    return fail(ErrorCode::kUnsupported,
+                "--gate " + flags.gate + ": this build runs without gates; leave the flag out");
+  }
+  if (flags.kv_tier != "off") {
+    if (flags.kv_tier == "mild" || flags.kv_tier == "normal" || flags.kv_tier == "hard") {
+      return fail(ErrorCode::kUnsupported,
+                  "--kv-tier " + flags.kv_tier + " needs a gate; this build has only off");
+    }
+    return invalid("--kv-tier", flags.kv_tier, "off, mild, normal or hard");
+  }
+  if (flags.device == "cuda") {
+    return fail(ErrorCode::kUnsupported, "--device cuda: this build has only cpu");
+  }
+  if (flags.device != "cpu") return invalid("--device", flags.device, "cpu or cuda");
+  return {};
+}
+
+}  // namespace
+
+void add_model_flags(CLI::App& app, ModelFlags& f) {
+  const std::string group = "Model and machine";
+  app.add_option("-m,--model", f.model,
+                 "Hugging Face directory or .gguf file (default: the bundled storefront model)")
+      ->type_name("PATH")
+      ->group(group);
+  app.add_option("-c,--ctx", f.ctx,
+                 "most tokens of a sequence, prompt and answer together "
+                 "(default: what the model allows)")
+      ->type_name("N")
+      ->group(group);
+  app.add_option("-t,--threads", f.threads, "worker threads (default: physical cores)")
+      ->type_name("N")
+      ->group(group);
+  app.add_option("--dtype", f.dtype, "compute type of the weights: bf16 or f32 (default bf16)")
+      ->type_name("TYPE")
+      ->group(group);
+  app.add_option("--kv-type", f.kv_type,
+                 "type of keys and values: bf16, f32 or int8 (default bf16)")
+      ->type_name("TYPE")
+      ->group(group);
+  app.add_option("--memory", f.memory,
+                 "bytes for everything but mapped weights; K, M, G are powers of 1024")
+      ->type_name("SIZE")
+      ->group(group);
+  app.add_option("--kv-budget", f.kv_budget,
+                 "bytes for pages of keys and values (default: a quarter of available memory)")
+      ->type_name("SIZE")
+      ->group(group);
+  app.add_option("--attention", f.attention,
+                 "how the step is partitioned: two-phase or per-sequence (default two-phase); "
+                 "pages are shared in both")
+      ->type_name("HOW")
+      ->group(group);
+  app.add_option("--isa", f.isa, "auto, avx512bf16, avx512 or avx2 (default auto)")
+      ->type_name("ISA")
+      ->group(group);
+  app.add_option("--gate", f.gate, "gate file")->type_name("FILE")->group(group);
+  app.add_option("--kv-tier", f.kv_tier, "off, mild, normal or hard (default off)")
+      ->type_name("TIER")
+      ->group(group);
+  app.add_option("--device", f.device, "cpu or cuda (default cpu)")
+      ->type_name("DEVICE")
+      ->group(group);
+  app.add_option("-s,--seed", f.seed, "seed of requests that bring none (default: drawn)")
+      ->type_name("N")
+      ->group(group);
+  app.add_option("--max-rows", f.max_rows, "most tokens evaluated in a step (default 512)")
+      ->type_name("N")
+      ->group(group);
+  app.add_option("--slice", f.slice, "most prompt tokens of one request in a step (default 512)")
+      ->type_name("N")
+      ->group(group);
+  app.add_option("--max-live", f.max_live, "most sequences in the cache at once (default 64)")
+      ->type_name("N")
+      ->group(group);
+  app.add_flag("--json", f.json, "JSON lines on standard output")->group(group);
+  app.add_option("--log-format", f.log_format, "text or json (default text)")
+      ->type_name("FORMAT")
+      ->group(group);
+  app.add_flag("-v,--verbose", f.verbose, "say what was probed and chosen")->group(group);
+}
+
+Expected<std::string> bundled_model() {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  const fs::path beside = fs::read_symlink("/proc/self/exe", ignored).parent_path();
+  const fs::path places[] = {fs::path(COPPICE_DATA_DIR) / kBundled, beside / kBundled,
+                             beside / "../share/coppice" / kBundled};
+  std::string tried;
+  for (const fs::path& place : places) {
+    if (fs::exists(place / "config.json", ignored)) return place.lexically_normal().string();
+    tried += (tried.empty() ? "" : ", ") + place.lexically_normal().string();
+  }
+  return fail(ErrorCode::kNotFound,
+              "no bundled model (looked for " + tried + "); name one with --model PATH");
+}
+
+Expected<EngineOptions> options_of(const ModelFlags& flags) {
+  if (flags.log_format != "text" && flags.log_format != "json") {
+    TRY_STATUS(invalid("--log-format", flags.log_format, "text or json"));
+  }
+  log::configure(flags.verbose ? log::Level::kDebug : log::Level::kInfo,
+                 flags.log_format == "json" ? log::Format::kJson : log::Format::kText);
+  EngineOptions options;
+  options.ctx = flags.ctx;
+  options.threads = flags.threads;
+  TRY(options.dtype, parse_weight_type(flags.dtype));
+  TRY(options.kv_type, parse_kv_type(flags.kv_type));
+  TRY(options.memory, size_of(flags.memory, "--memory"));
+  TRY(options.kv_budget, size_of(flags.kv_budget, "--kv-budget"));
+  TRY(options.attention, parse_partition(flags.attention));
+  options.isa = flags.isa;
+  options.seed = flags.seed;
+  options.max_rows = flags.max_rows;
+  options.slice = flags.slice;
+  options.max_live = flags.max_live;
+  TRY_STATUS(refuse_later(flags));
+  options.model = "(bundled)";  // judged with the flags, found only when they are right
+  TRY_STATUS(validate(options));
+  if (flags.model.empty()) {
+    TRY(options.model, bundled_model());
+  } else {
+    options.model = flags.model;
+  }
+  return options;
+}
+
+}  // namespace coppice::tools
