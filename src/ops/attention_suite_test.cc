@@ -113,8 +113,10 @@ namespace kernels {
 using namespace cpu::emulated;
 using Dot = DotBf16<EmulatedOps>;
 template <class Fold>
-constexpr cpu::AttentionKernel kEmulated{"emulated", run_item<EmulatedOps, Dot, Fold>, nullptr,
-                                         merge_item<EmulatedOps, Dot>, true};
+constexpr cpu::AttentionKernel kEmulated{.name = "emulated",
+                                         .run_bf16 = run_item<EmulatedOps, Dot, Fold>,
+                                         .merge = merge_item<EmulatedOps, Dot>,
+                                         .rounds_q = true};
 }  // namespace kernels
 
 std::unique_ptr<Subject> reversed_subject() {

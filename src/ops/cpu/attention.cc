@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "ops/cpu/kv_pages.h"
+#include "ops/cpu/attention_tiles.h"
 #include "ops/op_checks.h"
 
 namespace coppice::ops::cpu {
@@ -44,6 +44,9 @@ AttentionRows carve_rows(Carver& carver, int64_t n, int64_t dim) {
   rows.first = carver.take<int32_t>(n);
   rows.last = carver.take<int32_t>(n);
   rows.range = carver.take<int32_t>(n);
+  rows.weights = carver.take<float>(n * kChunk);
+  rows.factor = carver.take<float>(n * kTilePages);
+  rows.rises = carver.take<int32_t>(n);
   return rows;
 }
 

@@ -49,8 +49,7 @@ class ItemFold {
     Tile tile, ahead;
     for (bool more = walk.next(tile); more; tile = ahead) {
       more = walk.next(ahead);
-      if (more) prefetch(ahead);
-      fold_tile(tile);
+      fold_tile(tile, more ? &ahead : nullptr);
     }
     for (int32_t i = 0; i < packed(); ++i) close_range(i);
     if (item_.split < 0) write_rows();
@@ -173,234 +172,275 @@ class ItemFold {
 
   // --- tiles
 
-  // Register tiles of up to kRows packed rows, as even as they come.
-  void fold_tile(const Tile& tile) {
+  // Keys pass all rows, then values pass all rows: each stays in the first-level cache meanwhile.
+  void fold_tile(const Tile& tile, const Tile* ahead) {
     const int32_t begin = (tile.row_begin - item_.row_begin) * job_.group;
     const int32_t end = (tile.row_end - item_.row_begin) * job_.group;
     const int32_t range = tile.slot / kFoldRange;
     for (int32_t i = begin; i < end; ++i) enter_range(i, range);
+    for_blocks(begin, end, tile, ahead, [this](auto rows, const Block& block) {
+      weigh_block<decltype(rows)::value>(block);
+    });
+    for_blocks(begin, end, tile, ahead,
+               [this](auto rows, const Block& block) { mix_block<decltype(rows)::value>(block); });
+  }
+
+  // A register tile's rows, from packed row i, and the pages [from, to) that any of them sees.
+  struct Block {
+    const Tile& tile;
+    int32_t i = 0;
+    int from = 0, to = 0;
+    bool whole = false;  // every row sees every slot of these pages
+    // From a page to what the next tile will read at its place: fetched by the first block.
+    std::array<ptrdiff_t, kTilePages> ahead{};
+  };
+
+  // Cuts packed rows into register tiles of up to kRows, as even as they come.
+  template <class Fn>
+  void for_blocks(int32_t begin, int32_t end, const Tile& tile, const Tile* ahead, const Fn& fn) {
     int32_t blocks = (end - begin + kRows - 1) / kRows;
     for (int32_t i = begin; blocks > 0; --blocks) {
       const int32_t rows = (end - i + blocks - 1) / blocks;
-      dispatch_rows<kRows>(rows, tile, i);
+      Block block{.tile = tile, .i = i};
+      bound_block(rows, block);
+      for (int k = 0; i == begin && ahead != nullptr && k < ahead->pages; ++k) {
+        const auto page = static_cast<size_t>(k);
+        if (k < tile.pages) block.ahead[page] = ahead->page[page] - tile.page[page];
+      }
+      if (block.from < block.to) dispatch_rows<kRows>(rows, block, fn);
       i += rows;
     }
   }
 
-  template <int kN>
-  void dispatch_rows(int32_t rows, const Tile& tile, int32_t i) {
-    if (rows == kN) return fold_rows<kN>(tile, i);
-    if constexpr (kN > 1) dispatch_rows<kN - 1>(rows, tile, i);
+  template <int kN, class Fn>
+  void dispatch_rows(int32_t rows, const Block& block, const Fn& fn) {
+    if (rows == kN) return fn(std::integral_constant<int, kN>(), block);
+    if constexpr (kN > 1) dispatch_rows<kN - 1>(rows, block, fn);
   }
 
-  // The rows' scores and probabilities over one tile. Page k of the tile is column k.
-  template <int kN>
-  struct Block {
-    alignas(64) float scores[kN][kChunk];
-    alignas(64) Element weights[kN][kChunk];
-    float factor[kN][kTilePages];  // of o, before page k is added
-    bool rises[kTilePages];        // whether any row's factor is not 1
-  };
-
-  template <int kN>
-  void fold_rows(const Tile& tile, int32_t i) {
-    int32_t first = rows_.first[i], last = rows_.last[i];
+  void bound_block(int32_t rows, Block& block) {
+    int32_t first = rows_.first[block.i], last = rows_.last[block.i];
     int32_t first_all = first, last_all = last;
-    for (int32_t r = 1; r < kN; ++r) {
-      first = std::min(first, rows_.first[i + r]);
-      last = std::max(last, rows_.last[i + r]);
-      first_all = std::max(first_all, rows_.first[i + r]);
-      last_all = std::min(last_all, rows_.last[i + r]);
+    for (int32_t i = block.i + 1; i < block.i + rows; ++i) {
+      first = std::min(first, rows_.first[i]);
+      last = std::max(last, rows_.last[i]);
+      first_all = std::max(first_all, rows_.first[i]);
+      last_all = std::min(last_all, rows_.last[i]);
     }
-    const int32_t from = std::max(0, (first - tile.slot) / kPageSlots);
-    const int32_t to = std::min(tile.pages, (last - tile.slot + kPageSlots - 1) / kPageSlots);
-    if (from >= to) return;
-    Block<kN> block;
-    score<kN>(tile, i, from, to, block);
-    if (first_all > tile.slot + from * kPageSlots || last_all < tile.slot + to * kPageSlots) {
-      hide<kN>(tile.slot, i, from, to, block);
-    }
-    std::fill(block.rises, block.rises + kTilePages, false);
-    for (int32_t r = 0; r < kN; ++r) weigh<kN>(r, i + r, from, to, block);
-    mix<kN>(tile, i, from, to, block);
+    const int32_t slot = block.tile.slot;
+    block.from = std::max(0, (first - slot) / kPageSlots);
+    block.to = std::min(block.tile.pages, (last - slot + kPageSlots - 1) / kPageSlots);
+    block.whole =
+        first_all <= slot + block.from * kPageSlots && last_all >= slot + block.to * kPageSlots;
   }
 
   // --- scores
 
+  // Scores a block's pages and turns them into weights.
   template <int kN>
-  void score(const Tile& tile, int32_t i, int from, int to, Block<kN>& block) {
+  void weigh_block(const Block& block) {
+    alignas(64) float scores[kN][kChunk];
     constexpr int kC = Ops::columns(kN);
-    int k = from;
-    for (; k + kC <= to; k += kC) score_pages<kN, kC>(tile, i, k, block);
+    int k = block.from;
+    for (; k + kC <= block.to; k += kC) score_pages<kN, kC>(block, k, scores);
     if constexpr (kC > 2) {
-      for (; k + 2 <= to; k += 2) score_pages<kN, 2>(tile, i, k, block);
+      for (; k + 2 <= block.to; k += 2) score_pages<kN, 2>(block, k, scores);
     }
     if constexpr (kC > 1) {
-      for (; k < to; ++k) score_pages<kN, 1>(tile, i, k, block);
+      for (; k < block.to; ++k) score_pages<kN, 1>(block, k, scores);
     }
+    if (!block.whole) hide<kN>(block, scores);
+    for (int r = 0; r < kN; ++r) weigh_row(block, block.i + r, scores[r]);
   }
 
   template <int kN, int kC>
-  void score_pages(const Tile& tile, int32_t i, int k, Block<kN>& block) {
+  __attribute__((noinline)) void score_pages(const Block& block, int k,
+                                             float (&scores)[kN][kChunk]) {
     constexpr int64_t kStride = kPageSlots * int64_t{sizeof(typename Pages::Stored)};
     F16 sum[kN][kC];
+    COPPICE_UNROLL
     for (int r = 0; r < kN; ++r) {
+      COPPICE_UNROLL
       for (int c = 0; c < kC; ++c) sum[r][c] = Ops::zero();
     }
-    const Element* q = query(i);
+    const Element* q = query(block.i);
     const std::byte* keys[kC];
-    for (int c = 0; c < kC; ++c) keys[c] = tile.page[static_cast<size_t>(k + c)];
+    ptrdiff_t ahead[kC];
+    for (int c = 0; c < kC; ++c) {
+      keys[c] = block.tile.page[static_cast<size_t>(k + c)];
+      ahead[c] = block.ahead[static_cast<size_t>(k + c)];
+    }
     for (int32_t d = 0; d < dim_; d += Pages::kPerStep) {
       accumulate<kN, kC>(q + d, dim_, keys, sum);
-      for (int c = 0; c < kC; ++c) keys[c] += kStride * Pages::kPerStep;
+      COPPICE_UNROLL
+      for (int c = 0; c < kC; ++c) {
+        Ops::prefetch(keys[c] + ahead[c]);
+        keys[c] += kStride * Pages::kPerStep;
+      }
     }
+    COPPICE_UNROLL
     for (int r = 0; r < kN; ++r) {
+      COPPICE_UNROLL
       for (int c = 0; c < kC; ++c) {
         if constexpr (!Pages::kScaledQ) sum[r][c] = Ops::mul(sum[r][c], Ops::set(job_.scale2));
-        Ops::store(sum[r][c], block.scores[r] + (k + c) * kPageSlots);
+        Ops::store(sum[r][c], scores[r] + (k + c) * kPageSlots);
       }
     }
   }
 
   // sum[r][c] += left[r] * right[c] over one step; left rows are `stride` elements apart.
   template <int kN, int kC>
-  static void accumulate(const Element* left, int64_t stride, const std::byte* const* right,
-                         F16 (&sum)[kN][kC]) {
+  static COPPICE_INLINE void accumulate(const Element* left, int64_t stride,
+                                        const std::byte* const* right, F16 (&sum)[kN][kC]) {
     accumulate_term<0, kN, kC>(left, stride, right, sum);
     if constexpr (Pages::kTerms > 1) accumulate_term<1, kN, kC>(left, stride, right, sum);
   }
 
   template <int kTerm, int kN, int kC>
-  static void accumulate_term(const Element* left, int64_t stride, const std::byte* const* right,
-                              F16 (&sum)[kN][kC]) {
+  static COPPICE_INLINE void accumulate_term(const Element* left, int64_t stride,
+                                             const std::byte* const* right, F16 (&sum)[kN][kC]) {
     typename Pages::Right b[kC];
+    COPPICE_UNROLL
     for (int c = 0; c < kC; ++c) b[c] = Pages::template right<kTerm>(right[c]);
+    COPPICE_UNROLL
     for (int r = 0; r < kN; ++r) {
       const auto a = Pages::template left<kTerm>(left + r * stride);
+      COPPICE_UNROLL
       for (int c = 0; c < kC; ++c) sum[r][c] = Pages::product(a, b[c], sum[r][c]);
     }
   }
 
   // Slots that a row does not see score -inf.
   template <int kN>
-  void hide(int32_t slot, int32_t i, int from, int to, Block<kN>& block) {
+  void hide(const Block& block, float (&scores)[kN][kChunk]) {
     for (int r = 0; r < kN; ++r) {
-      for (int k = from; k < to; ++k) {
-        float* scores = block.scores[r] + k * kPageSlots;
-        const int32_t page_slot = slot + k * kPageSlots;
-        const int32_t first = std::clamp(rows_.first[i + r] - page_slot, 0, kPageSlots);
-        const int32_t last = std::clamp(rows_.last[i + r] - page_slot, first, kPageSlots);
-        Ops::store(Ops::keep_lanes(Ops::load(scores), first, last), scores);
+      for (int k = block.from; k < block.to; ++k) {
+        float* page = scores[r] + k * kPageSlots;
+        const int32_t slot = block.tile.slot + k * kPageSlots;
+        const int32_t first = std::clamp(rows_.first[block.i + r] - slot, 0, kPageSlots);
+        const int32_t last = std::clamp(rows_.last[block.i + r] - slot, first, kPageSlots);
+        Ops::store(Ops::keep_lanes(Ops::load(page), first, last), page);
       }
     }
   }
 
-  // --- probabilities
+  // --- weights: the probabilities of a tile, relative to the running maximum
 
-  template <int kN>
-  void weigh(int r, int32_t i, int from, int to, Block<kN>& block) {
-    const float* scores = block.scores[r];
+  Element* weights(int32_t i) const {
+    return reinterpret_cast<Element*>(rows_.weights) + int64_t{i} * kChunk;
+  }
+
+  __attribute__((noinline)) void weigh_row(const Block& block, int32_t i, const float* scores) {
+    const int from = block.from, count = block.to - block.from;
     F16 top = Ops::load(scores + from * kPageSlots);
-    for (int k = from + 1; k < to; ++k) top = Ops::max(top, Ops::load(scores + k * kPageSlots));
-    const bool rise = Ops::reduce_max(top) > rows_.m[i] + kRise;
-    float* lanes = rows_.l + int64_t{i} * 16;
-    F16 l = Ops::load(lanes);
-    float m = rows_.m[i];
-    for (int n = from; n < to; ++n) {
-      const int k = from + Fold::page(n - from, to - from);
-      const F16 s = Ops::load(scores + k * kPageSlots);
-      if (rise) {
-        block.factor[r][k] = 1.0f;
-        const float page_top = Ops::reduce_max(s);
-        if (page_top > m + kRise) {
-          if (m != kLowest) {
-            const F16 factor = Ops::exp2(Ops::set(m - page_top));
-            l = Ops::mul(l, factor);
-            block.factor[r][k] = Ops::first(factor);
-            block.rises[k] = true;
-          }
-          m = page_top;
-        }
-      }
-      l = Ops::add(
-          l, Pages::put(Ops::exp2(Ops::sub(s, Ops::set(m))), block.weights[r] + k * kPageSlots));
+    for (int k = from + 1; k < block.to; ++k) {
+      top = Ops::max(top, Ops::load(scores + k * kPageSlots));
     }
-    if (!rise) {
-      for (int k = from; k < to; ++k) block.factor[r][k] = 1.0f;
+    rows_.rises[i] = 0;
+    if (Ops::reduce_max(top) > rows_.m[i] + kRise) return weigh_rising_row(block, i, scores);
+    const F16 m = Ops::set(rows_.m[i]);
+    F16 l = Ops::load(rows_.l + int64_t{i} * 16);
+    for (int n = 0; n < count; ++n) {
+      const int k = from + Fold::page(n, count);
+      const F16 p = Ops::exp2(Ops::sub(Ops::load(scores + k * kPageSlots), m));
+      l = Ops::add(l, Pages::put(p, weights(i) + k * kPageSlots));
+    }
+    Ops::store(l, rows_.l + int64_t{i} * 16);
+  }
+
+  // Page by page: bit k of rises says that o is to be scaled by factor[k] before page k.
+  void weigh_rising_row(const Block& block, int32_t i, const float* scores) {
+    const int from = block.from, count = block.to - block.from;
+    float m = rows_.m[i];
+    F16 l = Ops::load(rows_.l + int64_t{i} * 16);
+    for (int n = 0; n < count; ++n) {
+      const int k = from + Fold::page(n, count);
+      const F16 s = Ops::load(scores + k * kPageSlots);
+      const float top = Ops::reduce_max(s);
+      if (top > m + kRise) {
+        if (m != kLowest) {
+          const F16 factor = Ops::exp2(Ops::set(m - top));
+          l = Ops::mul(l, factor);
+          rows_.factor[i * kTilePages + k] = Ops::first(factor);
+          rows_.rises[i] |= 1 << k;
+        }
+        m = top;
+      }
+      const F16 p = Ops::exp2(Ops::sub(s, Ops::set(m)));
+      l = Ops::add(l, Pages::put(p, weights(i) + k * kPageSlots));
     }
     rows_.m[i] = m;
-    Ops::store(l, lanes);
+    Ops::store(l, rows_.l + int64_t{i} * 16);
   }
 
   // --- weighted sums
 
-  // o += p v over the tile's pages, scaling o before a page where the maximum rose.
+  // o += p v over the block's pages, scaling o before a page where a row's maximum rose.
   template <int kN>
-  void mix(const Tile& tile, int32_t i, int from, int to, const Block<kN>& block) {
-    int n = 0;
-    const int count = to - from;
-    while (n < count) {
+  void mix_block(const Block& block) {
+    int32_t rises = 0;
+    for (int r = 0; r < kN; ++r) rises |= rows_.rises[block.i + r];
+    const int count = block.to - block.from;
+    for (int n = 0; n < count;) {
       const int begin = n++;
-      const int k = from + Fold::page(begin, count);
-      if (block.rises[k]) scale_running<kN>(i, k, block);
-      while (n < count && !block.rises[from + Fold::page(n, count)]) ++n;
-      mix_pages<kN>(tile, i, from, count, begin, n, block);
+      const int k = block.from + Fold::page(begin, count);
+      for (int r = 0; r < kN; ++r) {
+        if (rows_.rises[block.i + r] >> k & 1) scale_running(block.i + r, k);
+      }
+      while (n < count && (rises >> (block.from + Fold::page(n, count)) & 1) == 0) ++n;
+      mix_pages<kN>(block, begin, n);
     }
   }
 
-  template <int kN>
-  void scale_running(int32_t i, int k, const Block<kN>& block) {
-    for (int r = 0; r < kN; ++r) {
-      if (block.factor[r][k] == 1.0f) continue;
-      const F16 factor = Ops::set(block.factor[r][k]);
-      float* o = running(i + r);
-      for (int32_t d = 0; d < dim_; d += 16) Ops::store(Ops::mul(Ops::load(o + d), factor), o + d);
-    }
+  void scale_running(int32_t i, int k) {
+    const F16 factor = Ops::set(rows_.factor[i * kTilePages + k]);
+    float* o = running(i);
+    for (int32_t d = 0; d < dim_; d += 16) Ops::store(Ops::mul(Ops::load(o + d), factor), o + d);
   }
 
   template <int kN>
-  void mix_pages(const Tile& tile, int32_t i, int from, int count, int begin, int end,
-                 const Block<kN>& block) {
+  void mix_pages(const Block& block, int begin, int end) {
     constexpr int kC = Ops::columns(kN);
     int32_t d = 0;
-    for (; d + 16 * kC <= dim_; d += 16 * kC) {
-      mix_columns<kN, kC>(tile, i, d, from, count, begin, end, block);
-    }
+    for (; d + 16 * kC <= dim_; d += 16 * kC) mix_columns<kN, kC>(block, d, begin, end);
     if constexpr (kC > 1) {
-      for (; d < dim_; d += 16) mix_columns<kN, 1>(tile, i, d, from, count, begin, end, block);
+      for (; d < dim_; d += 16) mix_columns<kN, 1>(block, d, begin, end);
     }
   }
 
   template <int kN, int kC>
-  void mix_columns(const Tile& tile, int32_t i, int32_t d, int from, int count, int begin, int end,
-                   const Block<kN>& block) {
+  __attribute__((noinline)) void mix_columns(const Block& block, int32_t d, int begin, int end) {
     constexpr int64_t kBytes = sizeof(typename Pages::Stored);
+    constexpr int64_t kColumn = 16 * kBytes * Pages::kPerStep;
     const int64_t stride = dim_ * kBytes * Pages::kPerStep;
     F16 sum[kN][kC];
+    float* o = running(block.i) + d;
+    COPPICE_UNROLL
     for (int r = 0; r < kN; ++r) {
-      for (int c = 0; c < kC; ++c) sum[r][c] = Ops::load(running(i + r) + d + c * 16);
+      COPPICE_UNROLL
+      for (int c = 0; c < kC; ++c) sum[r][c] = Ops::load(o + r * dim_ + c * 16);
     }
     for (int n = begin; n < end; ++n) {
-      const int k = from + Fold::page(n, count);
-      const std::byte* values = tile.page[static_cast<size_t>(k)] + dim_ * kPageSlots * kBytes +
-                                d * kBytes * Pages::kPerStep;
-      const Element* p = block.weights[0] + k * kPageSlots;
+      const int k = block.from + Fold::page(n, block.to - block.from);
+      const std::byte* columns[kC];
+      const std::byte* values =
+          block.tile.page[static_cast<size_t>(k)] + dim_ * kPageSlots * kBytes + d / 16 * kColumn;
+      for (int c = 0; c < kC; ++c) columns[c] = values + c * kColumn;
+      const ptrdiff_t ahead = block.ahead[static_cast<size_t>(k)];
+      const Element* p = weights(block.i) + k * kPageSlots;
       for (int slot = 0; slot < kPageSlots; slot += Pages::kPerStep) {
-        const std::byte* columns[kC];
-        for (int c = 0; c < kC; ++c) columns[c] = values + c * 16 * kBytes * Pages::kPerStep;
         accumulate<kN, kC>(p + slot, kChunk, columns, sum);
-        values += stride;
+        COPPICE_UNROLL
+        for (int c = 0; c < kC; ++c) {
+          Ops::prefetch(columns[c] + ahead);
+          columns[c] += stride;
+        }
       }
     }
+    COPPICE_UNROLL
     for (int r = 0; r < kN; ++r) {
-      for (int c = 0; c < kC; ++c) Ops::store(sum[r][c], running(i + r) + d + c * 16);
-    }
-  }
-
-  void prefetch(const Tile& tile) const {
-    for (int k = 0; k < tile.pages; ++k) {
-      const std::byte* page = tile.page[static_cast<size_t>(k)];
-      for (int64_t at = 0; at < job_.arena.layout.page_bytes; at += 64) Ops::prefetch(page + at);
+      COPPICE_UNROLL
+      for (int c = 0; c < kC; ++c) Ops::store(sum[r][c], o + r * dim_ + c * 16);
     }
   }
 

@@ -11,6 +11,16 @@
 
 #include "ops/backend.h"
 
+// Register tiles are arrays of vectors: they stay in registers only where every loop over them is
+// unrolled.
+#if defined(__clang__)
+#define COPPICE_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define COPPICE_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+#define COPPICE_INLINE inline __attribute__((always_inline))
+
 namespace coppice::ops::cpu {
 
 // 2^f on [-0.5, 0.5] = 1 + f (t0 + f (t1 + ...)), minimax fit, relative error 9.2e-8 before
@@ -71,6 +81,10 @@ struct AttentionRows {
   int32_t* first = nullptr;  // [N] visible slots [first, last), window applied
   int32_t* last = nullptr;   // [N]
   int32_t* range = nullptr;  // [N] the running range, -1: none yet
+  // Of the tile being folded:
+  float* weights = nullptr;  // [N, 64] p, in the kernel's element type
+  float* factor = nullptr;   // [N, 4] of o, before each page
+  int32_t* rises = nullptr;  // [N] bit k: factor k is to be applied
 };
 
 struct AttentionKernel {
@@ -82,6 +96,12 @@ struct AttentionKernel {
   Run run_bf16 = nullptr;
   Run run_f32 = nullptr;
   Merge merge = nullptr;
+  // The ceilings: operations done in so many steps of products over bf16 or f32 pages, and of
+  // exponentials.
+  using Burn = double (*)(int64_t steps, float* sink);
+  Burn burn_bf16 = nullptr;
+  Burn burn_f32 = nullptr;
+  Burn burn_exp = nullptr;
   bool rounds_q = false;  // queries and probabilities are rounded to bf16 over bf16 pages
 };
 

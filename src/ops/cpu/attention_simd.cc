@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "ops/cpu/attention.h"
 #include "ops/cpu/attention_tiles.h"
@@ -31,58 +32,70 @@ struct SimdOps {
     hn::Vec<Tag> v[kVectors];
   };
 
-  // AVX2: 6 x 2 accumulators, a widened pair of vectors, a broadcast and a mask fill 16 registers.
-  static constexpr int kRows = kVectors == 1 ? 8 : 6;
+  // With 16 registers: 5 x 2 accumulators leave room for two vectors, their widened halves, a
+  // broadcast and a mask; 6 x 2 and 3 x 4 spill (measured slower). Eight chains hide the latency.
+  static constexpr int kRows = kVectors == 1 ? 8 : 5;
   static constexpr int columns(int rows) {
-    return kVectors == 1 ? (rows > 4 ? 2 : 4) : rows == 1 ? 4 : rows <= 3 ? 2 : 1;
+    if (kVectors == 1) return rows > 4 ? 2 : 4;
+    return rows == 1 ? 4 : rows == 2 ? 2 : 1;
   }
 
   static HWY_INLINE F16 zero() {
     F16 out;
+    COPPICE_UNROLL
     for (int i = 0; i < kVectors; ++i) out.v[i] = hn::Zero(Tag());
     return out;
   }
   static HWY_INLINE F16 set(float x) {
     F16 out;
+    COPPICE_UNROLL
     for (int i = 0; i < kVectors; ++i) out.v[i] = hn::Set(Tag(), x);
     return out;
   }
   static HWY_INLINE F16 load(const float* from) {
     F16 out;
+    COPPICE_UNROLL
     for (int i = 0; i < kVectors; ++i) out.v[i] = hn::Load(Tag(), from + i * kLanes);
     return out;
   }
   static HWY_INLINE void store(const F16& x, float* to) {
+    COPPICE_UNROLL
     for (int i = 0; i < kVectors; ++i) hn::Store(x.v[i], Tag(), to + i * kLanes);
   }
   static HWY_INLINE F16 add(const F16& a, const F16& b) {
     F16 out;
+    COPPICE_UNROLL
     for (int i = 0; i < kVectors; ++i) out.v[i] = hn::Add(a.v[i], b.v[i]);
     return out;
   }
   static HWY_INLINE F16 sub(const F16& a, const F16& b) {
     F16 out;
+    COPPICE_UNROLL
     for (int i = 0; i < kVectors; ++i) out.v[i] = hn::Sub(a.v[i], b.v[i]);
     return out;
   }
   static HWY_INLINE F16 mul(const F16& a, const F16& b) {
     F16 out;
+    COPPICE_UNROLL
     for (int i = 0; i < kVectors; ++i) out.v[i] = hn::Mul(a.v[i], b.v[i]);
     return out;
   }
   static HWY_INLINE F16 max(const F16& a, const F16& b) {
     F16 out;
+    COPPICE_UNROLL
     for (int i = 0; i < kVectors; ++i) out.v[i] = hn::Max(a.v[i], b.v[i]);
     return out;
   }
   static HWY_INLINE F16 fma(const F16& a, const F16& b, const F16& c) {
     F16 out;
+    COPPICE_UNROLL
     for (int i = 0; i < kVectors; ++i) out.v[i] = hn::MulAdd(a.v[i], b.v[i], c.v[i]);
     return out;
   }
   static HWY_INLINE float first(const F16& a) { return hn::GetLane(a.v[0]); }
   static HWY_INLINE float reduce_max(const F16& a) {
     hn::Vec<Tag> top = a.v[0];
+    COPPICE_UNROLL
     for (int i = 1; i < kVectors; ++i) top = hn::Max(top, a.v[i]);
     return hn::GetLane(hn::MaxOfLanes(Tag(), top));
   }
@@ -90,6 +103,7 @@ struct SimdOps {
   static HWY_INLINE F16 keep_lanes(const F16& a, int32_t first, int32_t last) {
     F16 out;
     const auto lowest = hn::Set(Tag(), kLowest);
+    COPPICE_UNROLL
     for (int i = 0; i < kVectors; ++i) {
       const auto lane = hn::Iota(Tag(), static_cast<float>(i * kLanes));
       const auto keep = hn::And(hn::Ge(lane, hn::Set(Tag(), static_cast<float>(first))),
@@ -101,10 +115,11 @@ struct SimdOps {
   // 2^x for x <= 127, relative error 1e-7; +0 for x < -125, -inf and NaN.
   static HWY_INLINE F16 exp2(const F16& x) {
     F16 out;
+    COPPICE_UNROLL
     for (int i = 0; i < kVectors; ++i) out.v[i] = exp2(x.v[i]);
     return out;
   }
-  static HWY_INLINE void prefetch(const void* at) { hwy::Prefetch(static_cast<const char*>(at)); }
+  static HWY_INLINE void prefetch(const void* at) { __builtin_prefetch(at, 0, 2); }
 
  private:
   static HWY_INLINE hn::Vec<Tag> exp2(hn::Vec<Tag> x) {
@@ -141,6 +156,7 @@ struct WidenedBf16 {
     const SimdOps::Bits bits;
     const auto* pairs = reinterpret_cast<const uint32_t*>(at);
     F16 out;
+    COPPICE_UNROLL
     for (int i = 0; i < SimdOps::kVectors; ++i) {
       const auto pair = hn::Load(bits, pairs + i * SimdOps::kLanes);
       if constexpr (kTerm == 0) {
@@ -157,6 +173,7 @@ struct WidenedBf16 {
   }
   static HWY_INLINE F16 product(hn::Vec<SimdOps::Tag> a, const F16& b, const F16& sum) {
     F16 out;
+    COPPICE_UNROLL
     for (int i = 0; i < SimdOps::kVectors; ++i) out.v[i] = hn::MulAdd(a, b.v[i], sum.v[i]);
     return out;
   }
@@ -177,11 +194,16 @@ struct PlainF32 : WidenedBf16 {
   }
 };
 
+#include "ops/cpu/attention_ceiling-inl.h"
 #include "ops/cpu/attention_fold-inl.h"
 
-constexpr AttentionKernel kKernel{HWY_TARGET == HWY_AVX2 ? "avx2" : "avx512",
-                                  run_item<SimdOps, WidenedBf16>, run_item<SimdOps, PlainF32>,
-                                  merge_item<SimdOps, PlainF32>, false};
+constexpr AttentionKernel kKernel{.name = HWY_TARGET == HWY_AVX2 ? "avx2" : "avx512",
+                                  .run_bf16 = run_item<SimdOps, WidenedBf16>,
+                                  .run_f32 = run_item<SimdOps, PlainF32>,
+                                  .merge = merge_item<SimdOps, PlainF32>,
+                                  .burn_bf16 = burn_products<SimdOps, WidenedBf16>,
+                                  .burn_f32 = burn_products<SimdOps, PlainF32>,
+                                  .burn_exp = burn_exponentials<SimdOps>};
 
 }  // namespace HWY_NAMESPACE
 }  // namespace coppice::ops::cpu
