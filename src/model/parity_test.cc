@@ -129,5 +129,54 @@ TEST_P(Parity, Bf16TeacherForced) {
   RecordProperty("decided", decided);
 }
 
+// Logits of 256 random tokens, on cpu.
+std::vector<float> logits_of(const Checkpoint& checkpoint, DType type,
+                             const std::vector<int32_t>& ids) {
+  const auto backend = make_backend("cpu", type);
+  const auto model =
+      Model::load(checkpoint, *backend, {.max_rows = 256, .max_logit_rows = 256}).value();
+  TestSequence sequence(*backend, model->config(), type, 256);
+  const TensorView logits = sequence.step(*model, ids, all_rows(ids.size()));
+  return {logits.f32(), logits.f32() + logits.elements()};
+}
+
+struct GgufCase {
+  const char* file;
+  const char* directory;  // what it was made from
+  DType type;
+  double mean_bar;  // of the standard deviation; 0: every bit is equal
+};
+
+class GgufParity : public ::testing::TestWithParam<GgufCase> {};
+INSTANTIATE_TEST_SUITE_P(, GgufParity,
+                         ::testing::Values(GgufCase{"llama-f32", "llama", DType::kF32, 0},
+                                           GgufCase{"llama3-bf16", "llama3-bf16", DType::kBF16,
+                                                    1e-4},
+                                           GgufCase{"qwen2-f16", "qwen2", DType::kF32, 2e-3},
+                                           GgufCase{"llama-q8_0", "llama", DType::kF32, 3e-2},
+                                           GgufCase{"qwen3-q8_0", "qwen3", DType::kF32, 3e-2}),
+                         [](const auto& test) {
+                           std::string name = test.param.file;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+TEST_P(GgufParity, AnswersLikeTheDirectory) {
+  const GgufCase& test = GetParam();
+  const std::vector<int32_t> ids = golden_ids("llama-bf16", "ids");
+  const std::string path = std::string(COPPICE_TEST_DATA) + "/gguf/" + test.file + ".gguf";
+  const std::vector<float> ours = logits_of(*Checkpoint::open(path).value(), test.type, ids);
+  const std::vector<float> directory = logits_of(*open_golden(test.directory), test.type, ids);
+  ASSERT_EQ(ours.size(), directory.size());
+  if (test.mean_bar == 0) {
+    EXPECT_EQ(ours, directory);
+    return;
+  }
+  const Errors errors = compare(ours, directory);
+  EXPECT_LE(errors.mean, test.mean_bar * errors.deviation);
+  EXPECT_GT(errors.mean, 0) << "what the file rounds must show";
+  RecordProperty("mean_error_of_deviation", scientific(errors.mean / errors.deviation));
+}
+
 }  // namespace
 }  // namespace coppice::model::testing
