@@ -5,7 +5,7 @@ Reference packages (nothing in the build or the tests needs them):
     torch==2.15.0  transformers==5.23.0  safetensors==0.8.0  gguf==0.19.0  numpy==2.4.6
     accelerate==1.15.0
 
-    python scripts/goldens/gguf.py      # after scripts/goldens/models.py, whose directories it reads
+    python scripts/goldens/gguf.py      # after models.py beside it, whose directories it reads
 
 Each file is then opened by transformers (gguf_file=), whose weights must equal the directory's:
 bit for bit where the type loses nothing, within the type's rounding otherwise.
@@ -16,7 +16,8 @@ import pathlib
 import sys
 
 # This file's own name must not hide the package it needs.
-sys.path = [p for p in sys.path if pathlib.Path(p or ".").resolve() != pathlib.Path(__file__).parent]
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path = [p for p in sys.path if pathlib.Path(p or ".").resolve() != HERE]
 import gguf  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
@@ -81,9 +82,10 @@ def add_parameters(writer, config, kind):
     if head_dim:
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
-    writer.add_file_type({Type.F32: gguf.LlamaFileType.ALL_F32, Type.F16: gguf.LlamaFileType.MOSTLY_F16,
-                          Type.BF16: gguf.LlamaFileType.MOSTLY_BF16,
-                          Type.Q8_0: gguf.LlamaFileType.MOSTLY_Q8_0}[kind])
+    file_type = gguf.LlamaFileType
+    writer.add_file_type({Type.F32: file_type.ALL_F32, Type.F16: file_type.MOSTLY_F16,
+                          Type.BF16: file_type.MOSTLY_BF16,
+                          Type.Q8_0: file_type.MOSTLY_Q8_0}[kind])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     if config["model_type"] == "llama":
         writer.add_vocab_size(config["vocab_size"])

@@ -1,5 +1,6 @@
 #include "model/config.h"
 
+#include <bit>
 #include <string>
 
 #include <nlohmann/json.hpp>
@@ -183,6 +184,24 @@ TEST(Config, OldAndNewSpellingsOfRopeAgree) {
   refused(old, ErrorCode::kCorrupt, "high_freq_factor");
   old["rope_scaling"].erase("factor");
   refused(old, ErrorCode::kCorrupt, "rope_scaling: factor is missing");
+}
+
+// Bit for bit: a frequency that is one unit off is a wrong angle at long positions.
+TEST(Config, FrequenciesEqualTransformers) {
+  const auto text = read_file(COPPICE_TEST_DATA "/rope.json");
+  ASSERT_TRUE(text) << text.error().message;
+  const json cases = json::parse(*text);
+  ASSERT_GE(cases.size(), 7u);
+  for (const json& golden : cases) {
+    const auto config = read(golden["config"]);
+    ASSERT_TRUE(config) << config.error().message;
+    ASSERT_EQ(config->rope_inv_freq.size(), golden["bits"].size());
+    for (size_t i = 0; i < config->rope_inv_freq.size(); ++i) {
+      const auto want = golden["bits"][i].get<int32_t>();
+      EXPECT_EQ(std::bit_cast<int32_t>(config->rope_inv_freq[i]), want)
+          << golden["config"]["rope_parameters"] << " [" << i << "]";
+    }
+  }
 }
 
 TEST(Config, LinearScalingDividesEveryFrequency) {
