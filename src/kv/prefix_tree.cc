@@ -378,12 +378,16 @@ void PrefixTree::drop_if_held_beside(Node* leaf) {
   Node* parent = leaf->parent;
   if (leaf->size() < page_slots_) {
     for (size_t i = first_not_before(parent, leaf->tokens); i < parent->children.size(); ++i) {
-      const Node* other = parent->children[i].get();
+      Node* other = parent->children[i].get();
       if (other->size() < leaf->size() ||
           !std::equal(leaf->tokens.begin(), leaf->tokens.end(), other->tokens.begin())) {
         break;
       }
-      if (other != leaf && other->computed >= leaf->size()) return remove(leaf);
+      if (other != leaf && other->computed >= leaf->size()) {
+        other->last_used = std::max(other->last_used, leaf->last_used);
+        refresh(other);
+        return remove(leaf);
+      }
     }
   }
   const int64_t shorter = std::min<int64_t>(leaf->size(), page_slots_);

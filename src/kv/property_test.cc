@@ -16,7 +16,7 @@ class Driver {
 
   void run(int64_t operations) {
     for (int64_t i = 0; i < operations && !::testing::Test::HasFatalFailure(); ++i) {
-      SCOPED_TRACE("operation " + std::to_string(i) );
+      SCOPED_TRACE("operation " + std::to_string(i));
       reclaimed_ = rig_.cache->stats().tokens_reclaimed;
       operate();
       follow_reclaim();
