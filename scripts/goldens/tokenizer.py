@@ -152,7 +152,7 @@ def stage_cases():
     yield "whitespace", "gpt2", pre({"type": "Whitespace"})
     yield "whitespace split", "gpt2", pre({"type": "WhitespaceSplit"})
     yield "prefix space", "gpt2", {"pre_tokenizer": byte_level(True, True)}
-    yield "prefix space each", "gpt2", pre({"type": "WhitespaceSplit"}, byte_level(True, False))
+    yield "prefix space each", "gpt2", {"pre_tokenizer": sequence({"type": "WhitespaceSplit"}, byte_level(True, False))}
     yield "after bytes", "gpt2", {"pre_tokenizer": sequence(byte_level(False, False), split("Ġ", "MergedWithNext"))}
     yield "no pre-tokenizer", "gpt2", {"pre_tokenizer": None}
     for form in ("NFC", "NFD", "NFKC", "NFKD"):

@@ -167,6 +167,12 @@ const Fault kFaults[] = {
      "individual_digits"},
     {"ByteLevelFlag", [](Json& j) { j["pre_tokenizer"]["pretokenizers"][2]["use_regex"] = "no"; },
      kBad, "pretokenizers[2].use_regex"},
+    {"ByteLevelTwice",
+     [](Json& j) {
+       auto& list = j["pre_tokenizer"]["pretokenizers"];
+       list.push_back(list[2]);
+     },
+     kForeign, "pretokenizers[3] is a second ByteLevel"},
     // Post-processor.
     {"PostType", [](Json& j) { j["post_processor"]["type"] = "BertProcessing"; }, kForeign,
      "post_processor has the type"},
@@ -184,6 +190,12 @@ const Fault kFaults[] = {
      kBad, "ids[0]"},
     {"PostIdNegative", [](Json& j) { j["post_processor"]["special_tokens"]["<s>"]["ids"] = {-1}; },
      kBad, "ids[0]"},
+    {"PostTooMany",
+     [](Json& j) {
+       const Json one = j["post_processor"]["single"][0];
+       for (int i = 0; i < 2000; ++i) j["post_processor"]["single"].push_back(one);
+     },
+     kForeign, "1024"},
     {"PostPiece",
      [](Json& j) {
        j["post_processor"]["single"][0] = {{"Token", 1}};

@@ -5,6 +5,9 @@
 namespace coppice::text {
 namespace {
 
+// A template may name a long list many times.
+constexpr size_t kMaxAround = 1024;
+
 // The ids a template's special token stands for.
 Expected<std::vector<TokenId>> load_special(const JsonAt& config, const std::string& name,
                                             int32_t vocab_size) {
@@ -40,6 +43,10 @@ Status load_piece(const JsonAt& piece, const JsonAt& config, int32_t vocab_size,
   TRY(const std::vector<TokenId> ids, load_special(config, name, vocab_size));
   std::vector<TokenId>& side = *seen_text ? out->after : out->before;
   side.insert(side.end(), ids.begin(), ids.end());
+  if (side.size() > kMaxAround) {
+    return piece.unsupported("puts more than " + std::to_string(kMaxAround) +
+                             " tokens on one side of the text");
+  }
   return {};
 }
 

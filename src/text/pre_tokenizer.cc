@@ -104,7 +104,12 @@ Expected<std::unique_ptr<Splitter>> make_splitter(const std::string& pattern,
   return std::make_unique<Splitter>(std::move(regex), behavior, invert);
 }
 
-Expected<std::unique_ptr<PreTokenizer>> load_byte_level(const JsonAt& config) {
+// A stage of the list. *byte_levels: how many ByteLevel stages there are so far.
+Expected<std::unique_ptr<PreTokenizer>> load_stage(const JsonAt& config, int* byte_levels);
+
+Expected<std::unique_ptr<PreTokenizer>> load_byte_level(const JsonAt& config, int* byte_levels) {
+  // Each doubles the text; the second would spell the first one's spelling.
+  if (++*byte_levels > 1) return config.unsupported("is a second ByteLevel; what works: one");
   TRY(const bool add_prefix_space, config.boolean("add_prefix_space"));
   bool use_regex = true;
   if (config.has("use_regex")) {
@@ -154,26 +159,21 @@ Expected<std::unique_ptr<PreTokenizer>> load_whitespace(const JsonAt& config) {
   return make_splitter(kWord, SplitBehavior::kRemoved, true, config.path());
 }
 
-Expected<std::unique_ptr<PreTokenizer>> load_sequence(const JsonAt& config) {
+Expected<std::unique_ptr<PreTokenizer>> load_sequence(const JsonAt& config, int* byte_levels) {
   TRY(const JsonAt list, config.at("pretokenizers"));
   TRY_STATUS(list.array());
   std::vector<std::unique_ptr<PreTokenizer>> parts;
   for (size_t i = 0; i < list.value().size(); ++i) {
-    TRY(auto part, load_pre_tokenizer(list.item(i)));
+    TRY(auto part, load_stage(list.item(i), byte_levels));
     parts.push_back(std::move(part));
   }
   return std::make_unique<PreTokenizerSequence>(std::move(parts));
 }
 
-}  // namespace
-
-Expected<std::unique_ptr<PreTokenizer>> load_pre_tokenizer(const JsonAt& config) {
-  if (config.is_null()) {
-    return std::make_unique<PreTokenizerSequence>(std::vector<std::unique_ptr<PreTokenizer>>());
-  }
+Expected<std::unique_ptr<PreTokenizer>> load_stage(const JsonAt& config, int* byte_levels) {
   TRY(const std::string type, config.string("type"));
-  if (type == "Sequence") return load_sequence(config);
-  if (type == "ByteLevel") return load_byte_level(config);
+  if (type == "Sequence") return load_sequence(config, byte_levels);
+  if (type == "ByteLevel") return load_byte_level(config, byte_levels);
   if (type == "Split") return load_split(config);
   if (type == "Digits") return load_digits(config);
   if (type == "Whitespace") return load_whitespace(config);
@@ -183,6 +183,16 @@ Expected<std::unique_ptr<PreTokenizer>> load_pre_tokenizer(const JsonAt& config)
   return config.unsupported("has the type " + in_quotes(type) +
                             "; what works: null, ByteLevel, Split, Digits, Whitespace, "
                             "WhitespaceSplit, Sequence");
+}
+
+}  // namespace
+
+Expected<std::unique_ptr<PreTokenizer>> load_pre_tokenizer(const JsonAt& config) {
+  if (config.is_null()) {
+    return std::make_unique<PreTokenizerSequence>(std::vector<std::unique_ptr<PreTokenizer>>());
+  }
+  int byte_levels = 0;
+  return load_stage(config, &byte_levels);
 }
 
 }  // namespace coppice::text
