@@ -7,6 +7,7 @@
 #include "ops/cpu/panel_weight.h"
 #include "ops/lazy_memory.h"
 #include "ops/op_checks.h"
+#include "ops/weight_source.h"
 
 namespace coppice::ops::cpu {
 namespace {
@@ -17,12 +18,16 @@ const CpuWeight& as_cpu(const Weight& w) { return static_cast<const CpuWeight&>(
 constexpr int64_t kStreamCost = 4;
 constexpr int64_t kExponentialCost = 16;
 
+// The implementation that was seen to give a row the same bits at every row count.
+constexpr std::string_view kOneDnnProduct = "brg:avx512_core_bf16";
+
 }  // namespace
 
 Expected<std::unique_ptr<Backend>> CpuBackend::create(const BackendOptions& options) {
   TRY(const Isa isa, choose_isa(options.isa));
   const int threads = options.threads == 0 ? physical_cores() : options.threads;
-  return std::unique_ptr<Backend>(new CpuBackend(isa, attention_kernel(isa), threads, options.weights));
+  return std::unique_ptr<Backend>(
+      new CpuBackend(isa, attention_kernel(isa), threads, options.weights));
 }
 
 CpuBackend::CpuBackend(Isa isa, const AttentionKernel& attention, int threads, DType weights)
@@ -30,15 +35,32 @@ CpuBackend::CpuBackend(Isa isa, const AttentionKernel& attention, int threads, D
       kernels_(dense_kernels(isa)),
       weights_(weights),
       pool_(threads),
-      attention_(attention, threads) {}
+      attention_(attention, threads) {
+  if (isa == Isa::kAvx512Bf16 && weights == DType::kBF16) {
+    if (auto onednn = OneDnn::make(threads)) onednn_ = std::move(*onednn);
+  }
+}
 
 std::string CpuBackend::describe() const {
-  return "cpu: isa " + std::string(isa_name(isa_)) + ", " + std::to_string(pool_.threads()) +
-         " threads\nproducts: own panels of " + std::to_string(kernels_.panel) + " columns, " +
-         std::string(kernels_.name) + ", " +
-         (weights_ == DType::kBF16 ? "bf16 weights widened in registers, f32 activations"
-                                   : "f32 weights and activations") +
-         "\nattention: " + std::string(attention_.kernel().name);
+  std::string text = "cpu: isa " + std::string(isa_name(isa_)) + ", " +
+                     std::to_string(pool_.threads()) + " threads\n";
+  int64_t used = 0;
+  for (const auto& [shape, refusal] : probed_) {
+    if (refusal.empty()) {
+      ++used;
+    } else {
+      text += "products " + Shape{shape.first, shape.second}.text() + ": own, " + refusal + "\n";
+    }
+  }
+  if (used > 0) {
+    text += "products: oneDNN " + std::string(kOneDnnProduct) + " for " + std::to_string(used) +
+            " shapes, activations rounded to bf16\n";
+  }
+  text += "products" + std::string(used > 0 ? " otherwise" : "") + ": own panels of " +
+          std::to_string(kernels_.panel) + " columns, " + std::string(kernels_.name) + ", " +
+          (weights_ == DType::kBF16 ? "bf16 weights widened in registers, f32 activations\n"
+                                    : "f32 weights and activations\n");
+  return text + "attention: " + std::string(attention_.kernel().name);
 }
 
 template <class Body>
@@ -53,7 +75,27 @@ void CpuBackend::for_runs(int64_t count, int64_t cost_of_one, const Body& body) 
 
 Expected<Buffer> CpuBackend::allocate(int64_t bytes) { return allocate_lazily(bytes); }
 
+std::unique_ptr<Weight> CpuBackend::load_with_onednn(const TensorView& w) {
+  const std::pair shape{w.shape()[0], w.shape()[1]};
+  const auto known = probed_.find(shape);
+  if (known != probed_.end() && !known->second.empty()) return nullptr;
+  auto weight = OneDnnWeight::pack(*onednn_, pool_, w, weights_);
+  std::string refusal;
+  if (!weight) {
+    refusal = weight.error().message;
+  } else if (known == probed_.end()) {
+    refusal = (*weight)->probe(pool_, kOneDnnProduct);
+  }
+  probed_[shape] = refusal;
+  if (!refusal.empty()) return nullptr;
+  return std::move(*weight);
+}
+
 Expected<std::unique_ptr<Weight>> CpuBackend::load_weight(const TensorView& w) {
+  TRY_STATUS(check_weight_source(w));
+  if (onednn_ != nullptr) {
+    if (auto weight = load_with_onednn(w)) return weight;
+  }
   return PanelWeight::pack(pool_, kernels_, w, weights_);
 }
 

@@ -5,11 +5,16 @@
 // Fails:   create: kInvalidArgument or kUnsupported (isa), naming what this CPU has.
 #pragma once
 
+#include <map>
+#include <string>
+#include <utility>
+
 #include "ops/backend.h"
 #include "ops/backends.h"
 #include "ops/cpu/attention.h"
 #include "ops/cpu/dense_kernels.h"
 #include "ops/cpu/isa.h"
+#include "ops/cpu/onednn_weight.h"
 #include "ops/cpu/thread_pool.h"
 
 namespace coppice::ops::cpu {
@@ -49,6 +54,8 @@ class CpuBackend : public Backend {
  private:
   CpuBackend(Isa isa, const AttentionKernel& attention, int threads, DType weights);
 
+  // A weight in oneDNN's hands, or null where its probe refuses the shape.
+  std::unique_ptr<Weight> load_with_onednn(const TensorView& w);
   // body(begin, end) over all of [0, count), in runs that may be on different threads.
   template <class Body>
   void for_runs(int64_t count, int64_t cost_of_one, const Body& body);
@@ -58,6 +65,9 @@ class CpuBackend : public Backend {
   DType weights_;
   ThreadPool pool_;
   Attention attention_;
+  std::unique_ptr<OneDnn> onednn_;  // null where its arithmetic is never the one wanted
+  // Probed shapes [N, K]: empty where oneDNN is used, else why not.
+  std::map<std::pair<int64_t, int64_t>, std::string> probed_;
 };
 
 }  // namespace coppice::ops::cpu

@@ -1,0 +1,340 @@
+#include "ops/cpu/onednn_weight.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <dnnl.hpp>
+#include <random>
+#include <vector>
+
+#include "ops/lazy_memory.h"
+#include "ops/op_checks.h"
+#include "ops/weight_source.h"
+
+// The two calls of the library's OpenMP runtime that are needed, without its compiler flag.
+extern "C" {
+int omp_get_max_threads();
+void omp_set_num_threads(int);
+}
+
+namespace coppice::ops::cpu {
+namespace {
+
+// Heights of a piece, tallest first.
+constexpr std::array<int64_t, 7> kHeights{64, 32, 16, 8, 4, 2, 1};
+
+// While it lives, what oneDNN makes or runs on this thread uses this thread alone.
+class OneThread {
+ public:
+  OneThread() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
+  ~OneThread() { omp_set_num_threads(before_); }
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  int before_;
+};
+
+dnnl::memory::data_type library_type(DType type) {
+  return type == DType::kBF16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
+}
+
+void store(DType type, std::byte* to, int64_t i, float x) {
+  if (type == DType::kBF16) {
+    reinterpret_cast<bf16*>(to)[i] = to_bf16(x);
+  } else {
+    reinterpret_cast<float*>(to)[i] = x;
+  }
+}
+
+float load(DType type, const std::byte* from, int64_t i) {
+  return type == DType::kBF16 ? to_float(reinterpret_cast<const bf16*>(from)[i])
+                              : reinterpret_cast<const float*>(from)[i];
+}
+
+// Where element (k, n) of a packed matrix lies: oneDNN's own description of its blocks.
+int64_t element_offset(const dnnl::memory::desc& desc, int64_t k, int64_t n) {
+  const dnnl_blocking_desc_t& blocks = desc.data.format_desc.blocking;
+  std::array<int64_t, 2> position{k, n};
+  int64_t offset = desc.data.offset0, step = 1;
+  for (int i = blocks.inner_nblks - 1; i >= 0; --i) {
+    int64_t& at = position[static_cast<size_t>(blocks.inner_idxs[i])];
+    offset += at % blocks.inner_blks[i] * step;
+    at /= blocks.inner_blks[i];
+    step *= blocks.inner_blks[i];
+  }
+  return offset + position[0] * blocks.strides[0] + position[1] * blocks.strides[1];
+}
+
+// The height of the next piece: padding is cheaper than several short pieces up to a quarter.
+int64_t piece_height(int64_t left) {
+  for (size_t i = kHeights.size(); i-- > 0;) {
+    if (kHeights[i] >= left && left * 4 >= kHeights[i] * 3) return kHeights[i];
+  }
+  return *std::find_if(kHeights.begin(), kHeights.end(), [&](int64_t h) { return h <= left; });
+}
+
+}  // namespace
+
+struct OneDnn::State {
+  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
+  struct Thread {
+    dnnl::stream stream;
+    Buffer scratchpad;
+  };
+  std::vector<Thread> threads;
+  Buffer inputs;  // x of a call in the weights' type, [T padded, K]
+};
+
+OneDnn::OneDnn(std::unique_ptr<State> state) : state_(std::move(state)) {}
+OneDnn::~OneDnn() = default;
+
+Expected<std::unique_ptr<OneDnn>> OneDnn::make(int threads) {
+  try {
+    // Tiles of newer CPUs would be another arithmetic under the same name of instruction set.
+    // Refused where the library is in use already; the probe sees the implementation then.
+    (void)dnnl::set_max_cpu_isa(dnnl::cpu_isa::avx512_core_bf16);
+    auto state = std::make_unique<State>();
+    for (int i = 0; i < threads; ++i) state->threads.push_back({dnnl::stream(state->engine), {}});
+    return std::unique_ptr<OneDnn>(new OneDnn(std::move(state)));
+  } catch (const dnnl::error& error) {
+    return fail(ErrorCode::kInternal, std::string("oneDNN: ") + error.what());
+  }
+}
+
+struct OneDnnWeight::State {
+  // All slices but the last are equally wide.
+  struct Width {
+    int64_t columns = 0;
+    dnnl::memory::desc weights;  // packed
+    std::array<dnnl::matmul, kHeights.size()> products;
+    std::array<dnnl::matmul::primitive_desc, kHeights.size()> descs;
+  };
+
+  State(OneDnn::State& onednn, DType weights_type, int64_t n, int64_t k)
+      : library(onednn), type(weights_type), rows(n), cols(k) {}
+
+  int64_t slices() const { return (rows + kSlice - 1) / kSlice; }
+  const Width& width(int64_t slice) const { return widths[slice + 1 == slices() ? 1 : 0]; }
+  std::byte* slice_data(int64_t slice) const { return packed.data() + slice * slice_bytes; }
+
+  void make_width(Width& width, int64_t columns);
+  Status grow_scratchpads();
+  void pack_slice(const TensorView& w, int64_t slice);
+  void run_piece(int64_t slice, size_t height, const std::byte* x, int32_t thread,
+                 float* out) const;
+
+  OneDnn::State& library;
+  DType type;
+  int64_t rows, cols;
+  std::array<Width, 2> widths;
+  int64_t slice_bytes = 0;
+  Buffer packed;
+};
+
+OneDnnWeight::OneDnnWeight(std::unique_ptr<State> state) : state_(std::move(state)) {}
+OneDnnWeight::~OneDnnWeight() = default;
+
+int64_t OneDnnWeight::rows() const { return state_->rows; }
+int64_t OneDnnWeight::cols() const { return state_->cols; }
+int64_t OneDnnWeight::bytes() const { return state_->packed.bytes(); }
+
+// --- packing
+
+void OneDnnWeight::State::make_width(Width& width, int64_t columns) {
+  using dnnl::memory;
+  const memory::data_type element = library_type(type);
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  width.columns = columns;
+  width.weights = memory::desc({cols, columns}, element, memory::format_tag::any);
+  for (size_t i = 0; i < kHeights.size(); ++i) {
+    const memory::desc x({kHeights[i], cols}, element, memory::format_tag::ab);
+    const memory::desc out({kHeights[i], columns}, memory::data_type::f32, memory::format_tag::ab);
+    width.descs[i] = {{x, width.weights, out}, attributes, library.engine};
+    // The tallest piece chooses the layout, the others must take it.
+    if (i == 0) width.weights = width.descs[i].weights_desc();
+    width.products[i] = dnnl::matmul(width.descs[i]);
+  }
+}
+
+Status OneDnnWeight::State::grow_scratchpads() {
+  size_t most = 0;
+  for (const Width& width : widths) {
+    for (const auto& desc : width.descs) most = std::max(most, desc.scratchpad_desc().get_size());
+  }
+  for (OneDnn::State::Thread& thread : library.threads) {
+    if (thread.scratchpad.bytes() >= static_cast<int64_t>(most)) continue;
+    TRY(thread.scratchpad, allocate_lazily(static_cast<int64_t>(most)));
+  }
+  return {};
+}
+
+void OneDnnWeight::State::pack_slice(const TensorView& w, int64_t slice) {
+  const Width& shape = width(slice);
+  std::vector<float> row(static_cast<size_t>(cols));
+  std::vector<std::byte> plain(static_cast<size_t>(dtype_bytes(type, shape.columns * cols)));
+  for (int64_t c = 0; c < shape.columns; ++c) {
+    read_weight_row(w, slice * kSlice + c, row.data());
+    for (int64_t k = 0; k < cols; ++k) {
+      store(type, plain.data(), c * cols + k, row[static_cast<size_t>(k)]);
+    }
+  }
+  const dnnl::memory::desc layout({cols, shape.columns}, library_type(type),
+                                  dnnl::memory::format_tag::ba);
+  dnnl::memory from(layout, library.engine, plain.data());
+  dnnl::memory to(shape.weights, library.engine, slice_data(slice));
+  dnnl::stream stream(library.engine);
+  dnnl::reorder(from, to).execute(stream, from, to);
+  stream.wait();
+}
+
+Expected<std::unique_ptr<OneDnnWeight>> OneDnnWeight::pack(OneDnn& onednn, ThreadPool& pool,
+                                                           const TensorView& w, DType type) {
+  TRY_STATUS(check_weight_source(w));
+  const int64_t rows = w.shape()[0], cols = w.shape()[1];
+  if (rows == 0 || cols == 0) return fail(ErrorCode::kInternal, "oneDNN: an empty matrix");
+  try {
+    const OneThread alone;
+    auto state = std::make_unique<State>(*onednn.state_, type, rows, cols);
+    const int64_t last = rows - (state->slices() - 1) * kSlice;
+    state->make_width(state->widths[0], state->slices() > 1 ? kSlice : last);
+    state->make_width(state->widths[1], last);
+    for (const State::Width& width : state->widths) {
+      const auto bytes = static_cast<int64_t>(width.weights.get_size());
+      state->slice_bytes = std::max(state->slice_bytes, (bytes + 63) / 64 * 64);
+    }
+    TRY(state->packed, allocate_lazily(state->slices() * state->slice_bytes));
+    TRY_STATUS(state->grow_scratchpads());
+    for (int64_t slice = 0; slice < state->slices(); ++slice) state->pack_slice(w, slice);
+    return std::unique_ptr<OneDnnWeight>(new OneDnnWeight(std::move(state)));
+  } catch (const dnnl::error& error) {
+    return fail(ErrorCode::kInternal, std::string("oneDNN: ") + error.what());
+  }
+}
+
+void OneDnnWeight::read_row(int64_t n, float* out) const {
+  const int64_t slice = n / kSlice;
+  for (int64_t k = 0; k < cols(); ++k) {
+    const int64_t at = element_offset(state_->width(slice).weights, k, n % kSlice);
+    out[k] = load(state_->type, state_->slice_data(slice), at);
+  }
+}
+
+// --- the product
+
+// out [height, columns] = x [height, K] . slice
+void OneDnnWeight::State::run_piece(int64_t slice, size_t height, const std::byte* x,
+                                    int32_t thread, float* out) const {
+  const OneThread alone;
+  const Width& shape = width(slice);
+  const dnnl::matmul::primitive_desc& desc = shape.descs[height];
+  OneDnn::State::Thread& own = library.threads[static_cast<size_t>(thread)];
+  const auto memory = [&](const dnnl::memory::desc& layout, const void* data) {
+    return dnnl::memory(layout, library.engine, const_cast<void*>(data));
+  };
+  try {
+    shape.products[height].execute(
+        own.stream, {{DNNL_ARG_SRC, memory(desc.src_desc(), x)},
+                     {DNNL_ARG_WEIGHTS, memory(shape.weights, slice_data(slice))},
+                     {DNNL_ARG_DST, memory(desc.dst_desc(), out)},
+                     {DNNL_ARG_SCRATCHPAD, memory(desc.scratchpad_desc(), own.scratchpad.data())}});
+    own.stream.wait();
+  } catch (const dnnl::error&) {
+    CHECK(false && "a oneDNN primitive that was probed has failed");
+  }
+}
+
+void OneDnnWeight::multiply(ThreadPool& pool, const TensorView& x, const TensorView& bias,
+                            const TensorView& out) const {
+  check_matmul(x, *this, bias, out);
+  const State& s = *state_;
+  const int64_t rows = x.shape()[0];
+  if (rows == 0) return;
+  const int64_t padded = rows + kHeights.front();
+  const int64_t needed = dtype_bytes(s.type, padded * s.cols);
+  if (s.library.inputs.bytes() < needed) {
+    auto grown = allocate_lazily(2 * needed);
+    CHECK(grown && "no address space for the inputs of a product");
+    s.library.inputs = std::move(*grown);
+  }
+  std::byte* inputs = s.library.inputs.data();
+  const float* input = x.f32();
+  const int64_t copies = count_runs(pool, rows, s.cols);
+  pool.parallel_for(static_cast<int32_t>(copies), [&](int32_t i, int32_t) {
+    const int64_t end = run_begin(rows, copies, i + 1) * s.cols;
+    for (int64_t at = run_begin(rows, copies, i) * s.cols; at < end; ++at) {
+      store(s.type, inputs, at, input[at]);
+    }
+  });
+  const float* offsets = bias.empty() ? nullptr : bias.f32();
+  float* output = out.f32();
+  pool.parallel_for(static_cast<int32_t>(s.slices()), [&](int32_t slice, int32_t thread) {
+    alignas(64) float piece[kHeights.front() * kSlice];
+    const int64_t columns = s.width(slice).columns;
+    for (int64_t row = 0; row < rows;) {
+      const int64_t height = piece_height(rows - row);
+      const auto index = static_cast<size_t>(std::find(kHeights.begin(), kHeights.end(), height) -
+                                             kHeights.begin());
+      s.run_piece(slice, index, inputs + dtype_bytes(s.type, row * s.cols), thread, piece);
+      const int64_t end = std::min(rows, row + height);
+      for (const float* from = piece; row < end; ++row, from += columns) {
+        float* to = output + row * s.rows + slice * kSlice;
+        for (int64_t c = 0; c < columns; ++c) {
+          to[c] = offsets != nullptr ? from[c] + offsets[slice * kSlice + c] : from[c];
+        }
+      }
+    }
+  });
+}
+
+// --- the probe
+
+std::string OneDnnWeight::probe(ThreadPool& pool, std::string_view implementation) const {
+  for (const State::Width& width : state_->widths) {
+    for (size_t i = 0; i < kHeights.size(); ++i) {
+      const std::string found = width.descs[i].impl_info_str();
+      if (found != implementation) {
+        return "oneDNN chose " + found + " for " + std::to_string(kHeights[i]) + " rows";
+      }
+    }
+  }
+  const int64_t most = 127;  // pieces of 64, 32, 16, 8, 4, 2, 1 and padded ones on the way down
+  std::vector<float> x(static_cast<size_t>(most * cols()));
+  std::mt19937 engine(1);
+  std::uniform_real_distribution<float> uniform(-1, 1);
+  for (float& value : x) value = to_float(to_bf16(uniform(engine)));
+  const auto product = [&](int64_t begin, int64_t end) {
+    std::vector<float> out(static_cast<size_t>((end - begin) * rows()));
+    multiply(pool, {x.data() + begin * cols(), DType::kF32, {end - begin, cols()}}, {},
+             {out.data(), DType::kF32, {end - begin, rows()}});
+    return out;
+  };
+  const std::vector<float> alone = product(0, 1);
+  for (const int64_t count : {2, 3, 4, 5, 7, 8, 12, 16, 21, 32, 48, 64, 127}) {
+    const std::vector<float> together = product(0, count);
+    if (!std::equal(alone.begin(), alone.end(), together.begin())) {
+      return "oneDNN gave a row other bits among " + std::to_string(count) + " rows";
+    }
+    const std::vector<float> last = product(count - 1, count);
+    if (!std::equal(last.begin(), last.end(), together.end() - rows())) {
+      return "oneDNN gave the last of " + std::to_string(count) + " rows other bits alone";
+    }
+  }
+  std::vector<float> row(static_cast<size_t>(cols()));
+  for (int64_t n = 0; n < rows(); n += std::max<int64_t>(rows() / 16, 1)) {
+    read_row(n, row.data());
+    double sum = 0, size = 0;
+    for (size_t k = 0; k < row.size(); ++k) {
+      sum += double{x[k]} * double{row[k]};
+      size += std::abs(double{x[k]} * double{row[k]});
+    }
+    if (!(std::abs(sum - double{alone[static_cast<size_t>(n)]}) <= size * 1e-5)) {
+      return "oneDNN's column " + std::to_string(n) + " is wrong";
+    }
+  }
+  return {};
+}
+
+}  // namespace coppice::ops::cpu

@@ -1,0 +1,58 @@
+// What:    weights in oneDNN's packed layout and their product, where a probe found it fit to use.
+// Owns:    OneDnn: the library's engine and scratch; OneDnnWeight: packed slices and primitives.
+// Threads: one caller; the pool's threads run primitives made for one thread on slices of columns.
+// Fails:   make, pack: kInternal with the library's reason. The product cannot fail after that.
+//
+// A product is cut into slices of kSlice columns and pieces of 1, 2, 4, ... 64 rows, a primitive of
+// fixed size for each: oneDNN 2.6.3 falls to another implementation, with other bits, for row
+// counts known at run time only and for a destination with gaps. So x is copied (rounded to bf16
+// where the weights are bf16), a piece is computed into a dense buffer, and the bias joins on its
+// way out.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "ops/cpu/cpu_weight.h"
+
+namespace coppice::ops::cpu {
+
+class OneDnn {
+ public:
+  static Expected<std::unique_ptr<OneDnn>> make(int threads);
+  ~OneDnn();
+
+ private:
+  friend class OneDnnWeight;
+  struct State;
+  explicit OneDnn(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+class OneDnnWeight : public CpuWeight {
+ public:
+  static constexpr int64_t kSlice = 256;
+
+  // w [N, K] as check_weight_source allows, rounded to `type` (kF32 or kBF16). `onednn` is kept.
+  static Expected<std::unique_ptr<OneDnnWeight>> pack(OneDnn& onednn, ThreadPool& pool,
+                                                      const TensorView& w, DType type);
+  ~OneDnnWeight() override;
+
+  // Why this weight must not be used, or empty: every primitive must be `implementation`, a row's
+  // bits the same from pieces of every height, and its values near those of a plain sum.
+  std::string probe(ThreadPool& pool, std::string_view implementation) const;
+
+  int64_t rows() const override;
+  int64_t cols() const override;
+  int64_t bytes() const override;
+  void multiply(ThreadPool& pool, const TensorView& x, const TensorView& bias,
+                const TensorView& out) const override;
+  void read_row(int64_t n, float* out) const override;
+
+ private:
+  struct State;
+  explicit OneDnnWeight(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace coppice::ops::cpu
