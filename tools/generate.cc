@@ -244,8 +244,8 @@ Status check_sampling_flags(const Sampling& sampling) {
 }
 
 Expected<int64_t> generate(const GenerateFlags& flags) {
-  TRY(EngineOptions options, options_of(flags.model));
   TRY_STATUS(check_sampling_flags(flags.defaults.sampling));
+  TRY(EngineOptions options, options_of(flags.model));
   TRY(Input input, read_input(flags));
   int64_t choices = 0;
   for (const BatchItem& item : input.items) {

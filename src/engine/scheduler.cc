@@ -191,8 +191,9 @@ void Scheduler::spawn(Sequence& parent, std::unique_ptr<Sequence> child) {
 // --- a step's rows
 
 std::optional<int32_t> Scheduler::take_rows(Sequence& sequence, int32_t most) {
+  const Clock::time_point before = Clock::now();
   const std::optional<int32_t> taken = cache_.reserve(sequence.kv, most);
-  if (taken && !sequence.scheduled) sequence.scheduled = Clock::now();
+  if (taken && !sequence.scheduled) sequence.scheduled = before;
   return taken;
 }
 
