@@ -1,7 +1,7 @@
-// What: the command `coppice-train`: one subcommand a task, flags in, exit code out.
-// Owns: nothing that outlives main.
+// What:    the command `coppice-train`: one subcommand a task, flags in, exit code out.
+// Owns:    nothing that outlives main.
 // Threads: one; torch's own below.
-// Fails: 2 for unknown or invalid flags, 1 for everything else, one line on stderr.
+// Fails:   2 for unknown or invalid flags, 1 for everything else, one line on stderr.
 #include <cstdio>
 #include <exception>
 

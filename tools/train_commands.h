@@ -1,5 +1,7 @@
-// What: the subcommands of coppice-train; each adds its flags to the app and runs when it is
-// parsed. Owns: nothing. Threads: one caller. Fails: into `result`.
+// What:    the subcommands of coppice-train; each adds its flags and runs when it is parsed.
+// Owns:    nothing.
+// Threads: one caller.
+// Fails:   into `result`.
 #pragma once
 
 #include <CLI/CLI.hpp>

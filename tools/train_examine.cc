@@ -1,3 +1,5 @@
+#include <ATen/Parallel.h>
+
 #include <memory>
 
 #include <nlohmann/json.hpp>
@@ -43,7 +45,7 @@ void print(const EvalOptions& options, int facts, const train::Score& open, doub
 }
 
 Status run_eval(const EvalOptions& options) {
-  torch::set_num_threads(options.threads);
+  at::set_num_threads(options.threads);
   TRY(const auto twin, train::Twin::load(options.model));
   TRY(const auto bpe, train::Bpe::load(options.model));
   for (int facts : options.facts) {

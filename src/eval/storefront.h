@@ -1,7 +1,7 @@
-// What: seeded shops (facts, questions, expected answers): the text the bundled model learns and
-// the demo asks. Owns: its own strings; pure functions of (seed, facts, split), the same on every
-// machine and standard library. Threads: none of its own; distinct objects may be used from
-// distinct threads. Fails: never for 0 <= facts <= kMaxFacts; CHECKs beyond.
+// What:    seeded shops (facts, questions, answers): what the bundled model learns.
+// Owns:    its own strings; the same on every machine and standard library.
+// Threads: none of its own; distinct objects may be used from distinct threads.
+// Fails:   never for 0 <= facts <= kMaxFacts; CHECKs beyond.
 //
 // Prompt form (one user's turn; the shop's text is the shared prefix):
 //   The oak lamp costs 48 euro 15. The big hall opens 10 h 35. ...\n      <- Shop::prompt()

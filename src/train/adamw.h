@@ -1,6 +1,7 @@
-// What: AdamW (Loshchilov and Hutter) over named tensors, with its state under their names so that
-// it can be saved. Owns: first and second moments, one f32 tensor each per parameter. Threads:
-// torch's own. Fails: never.
+// What:    AdamW (Loshchilov and Hutter) over named tensors, with a state that can be saved.
+// Owns:    first and second moments, one f32 tensor each per parameter.
+// Threads: torch's own.
+// Fails:   never.
 #pragma once
 
 #include "train/tensor_file.h"

@@ -1,5 +1,8 @@
 #include "train/base_trainer.h"
 
+#include <ATen/Parallel.h>
+
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -67,7 +70,7 @@ Expected<BaseTrainer> BaseTrainer::open(const BaseOptions& options) {
                 (options.out / kCheckpoint).string() +
                     (exists ? ": exists; give --resume or another --out" : ": nothing to resume"));
   }
-  torch::set_num_threads(options.threads);
+  at::set_num_threads(options.threads);
   TRY(Bpe bpe, options.resume ? Bpe::load(options.out) : train_tokenizer(options.vocab_size));
   TwinConfig config;
   config.vocab_size = bpe.vocab_size();
@@ -109,9 +112,7 @@ Expected<Batch> BaseTrainer::next_batch() {
 Expected<double> BaseTrainer::step() {
   TRY(const Batch batch, next_batch());
   const auto hidden = twin_.hidden(batch.inputs).flatten(0, 1).index_select(0, batch.rows);
-  const auto logp = torch::log_softmax(twin_.logits(hidden), -1);
-  const auto nll = -logp.gather(1, batch.targets.unsqueeze(1)).squeeze(1);
-  const auto loss = (nll * batch.weights).sum() / batch.weights.sum();
+  const auto loss = weighted_loss(twin_.logits(hidden), batch);
   const double value = loss.item<double>();
   if (!std::isfinite(value)) {
     return fail(ErrorCode::kInternal,
@@ -143,19 +144,21 @@ Status BaseTrainer::evaluate() {
 
 Status BaseTrainer::report(double loss, double seconds) {
   const double rate = kReportEvery / seconds;
+  const double token_rate = static_cast<double>(tokens_ - reported_tokens_) / seconds;
+  reported_tokens_ = tokens_;
   const double left = static_cast<double>(options_.steps - adam_.steps()) / rate;
   std::printf(
-      "step %lld/%lld  loss %.4f  held-out %.1f %%  stage %d  %.2f M tokens  %.2f steps/s  "
+      "step %lld/%lld  loss %.4f  held-out %.1f %%  stage %d  %.2f M tokens  %.0f tokens/s  "
       "%.0f min left\n",
       static_cast<long long>(adam_.steps()), static_cast<long long>(options_.steps), loss,
-      100 * accuracy_, stage_, static_cast<double>(tokens_) * 1e-6, rate, left / 60);
+      100 * accuracy_, stage_, static_cast<double>(tokens_) * 1e-6, token_rate, left / 60);
   std::fflush(stdout);
   if (options_.log.empty()) return {};
   std::ofstream log(options_.log, std::ios::app);
   log << ordered_json{{"step", adam_.steps()},   {"loss", loss},
                       {"accuracy", accuracy_},   {"stage", stage_},
                       {"tokens", tokens_},       {"lr", learning_rate(adam_.steps())},
-                      {"grad_norm", grad_norm_}, {"steps_per_second", rate}}
+                      {"grad_norm", grad_norm_}, {"tokens_per_second", token_rate}}
              .dump()
       << "\n";
   if (!log) return fail(ErrorCode::kInternal, options_.log + ": cannot write");
@@ -212,6 +215,7 @@ Status BaseTrainer::restore() {
   TRY(const int64_t seed, number("seed"));
   TRY(const int64_t next_shop, number("next_shop"));
   TRY(tokens_, number("tokens"));
+  reported_tokens_ = tokens_;
   TRY(const int64_t stage, number("stage"));
   if (static_cast<uint64_t>(seed) != options_.seed) {
     return fail(ErrorCode::kInvalidArgument, path + ": made with --seed " + std::to_string(seed));

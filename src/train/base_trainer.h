@@ -1,7 +1,7 @@
-// What: `coppice-train base`: the loop that teaches the twin to answer from a shop's facts.
-// Owns: the run's directory: tokenizer, checkpoint (weights, moments, position), exported model.
+// What:    `coppice-train base`: the loop that teaches the twin to answer from a shop's facts.
+// Owns:    the run's directory: tokenizer, checkpoint, f32 model.
 // Threads: one caller; torch's own threads inside.
-// Fails: Expected: files, a loss that is not finite, a checkpoint of another run.
+// Fails:   files, a loss that is not finite, a checkpoint of another run.
 #pragma once
 
 #include <filesystem>
@@ -27,11 +27,11 @@ struct BaseOptions {
   std::string log;  // JSONL, appended to; empty: none
   bool resume = false;
   uint64_t seed = 1;
-  int64_t steps = 6000;        // where the learning rate has come down to a tenth
+  int64_t steps = 4000;        // where the learning rate has come down to a tenth
   int64_t decay_steps = 1000;  // the last of them, cosine
-  int64_t warmup = 100;
-  double learning_rate = 2e-3;
-  int64_t step_tokens = 3072;  // about; a step takes whole sequences
+  int64_t warmup = 20;
+  double learning_rate = 7e-4;
+  int64_t step_tokens = 2000;  // about; a step takes whole sequences
   double rest_weight = 0.1;
   double advance_at = 0.95;  // held-out accuracy that ends a stage
   int64_t eval_every = 100;
@@ -70,6 +70,7 @@ class BaseTrainer {
   AdamW adam_;
   uint64_t next_shop_ = 0;  // data position: shops drawn so far
   int64_t tokens_ = 0;      // positions trained on so far
+  int64_t reported_tokens_ = 0;
   int stage_ = 0;
   double accuracy_ = 0;  // held out, at the last evaluation
   double grad_norm_ = 0;

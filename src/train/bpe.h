@@ -1,7 +1,7 @@
-// What: byte-level BPE as Hugging Face's `tokenizers` does it (ByteLevel with GPT-2's pattern):
-// train, encode, tokenizer.json. Owns: its vocabulary and merge ranks. Threads: const use from any
-// thread. Fails: Expected with kCorrupt (file, field) on load, kUnsupported (byte) for text that is
-// not ASCII.
+// What:    byte-level BPE in Hugging Face's file form (GPT-2's pattern): train, encode.
+// Owns:    its vocabulary and merge ranks.
+// Threads: const use from any thread.
+// Fails:   kCorrupt (file, field) on load, kUnsupported (byte) for text that is not ASCII.
 #pragma once
 
 #include <cstdint>
@@ -55,8 +55,8 @@ class Bpe {
   int32_t first_merge_ = 0;
 };
 
-// GPT-2's pattern for ASCII text: 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+|
-// ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+// Words by GPT-2's pattern, for ASCII text: contractions; letters, digits or other marks, each run
+// with at most one blank before it; blanks, of which the last goes to the word that follows.
 std::vector<std::string_view> split_words(std::string_view text);
 
 }  // namespace coppice::train

@@ -1,7 +1,7 @@
-// What: the share of questions answered exactly (every token and the stop, greedy) by a twin.
-// Owns: nothing.
+// What:    the share of questions a twin answers exactly (every token and the stop, greedy).
+// Owns:    nothing.
 // Threads: torch's own.
-// Fails: the tokenizer's errors.
+// Fails:   the tokenizer's errors.
 //
 // Greedy decoding and teacher forcing agree on exactness: the first wrong token ends both. So one
 // forward pass judges an answer.

@@ -63,4 +63,9 @@ Batch make_batch(const std::vector<Lesson>& lessons, double rest_weight, int res
   return batch;
 }
 
+torch::Tensor weighted_loss(const torch::Tensor& logits, const Batch& batch) {
+  const auto likely = torch::log_softmax(logits, -1).gather(1, batch.targets.unsqueeze(1));
+  return -(likely.squeeze(1) * batch.weights).sum() / batch.weights.sum();
+}
+
 }  // namespace coppice::train

@@ -1,11 +1,13 @@
-// What: training and evaluation sequences: shops as token ids with a loss weight for every
-// prediction. Owns: the ids it returns. Threads: none of its own. Fails: the tokenizer's errors.
+// What:    shops as token ids with a loss weight for every prediction.
+// Owns:    the ids it returns.
+// Threads: none of its own.
+// Fails:   the tokenizer's errors.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "coppice/error.h"
 #include "eval/storefront.h"
@@ -40,5 +42,8 @@ struct Batch {
 // and weighs rest_weight * rest_one_in, so that its expectation is rest_weight each.
 Batch make_batch(const std::vector<Lesson>& lessons, double rest_weight, int rest_one_in,
                  uint64_t seed);
+
+// logits [R, V] -> mean negative log likelihood of the targets by the batch's weights [].
+torch::Tensor weighted_loss(const torch::Tensor& logits, const Batch& batch);
 
 }  // namespace coppice::train

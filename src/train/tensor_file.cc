@@ -1,5 +1,6 @@
 #include "train/tensor_file.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include <nlohmann/json.hpp>

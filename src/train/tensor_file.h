@@ -1,7 +1,7 @@
-// What: safetensors files of torch tensors (F32, BF16, I64), whole files in memory.
-// Owns: the tensors it returns.
+// What:    safetensors files of torch tensors (F32, BF16, I64), whole files in memory.
+// Owns:    the tensors it returns.
 // Threads: none shared.
-// Fails: Expected with kCorrupt (file, tensor, what) or the file system's error.
+// Fails:   kCorrupt (file, tensor, what) or the file system's error.
 #pragma once
 
 #include <filesystem>
@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "coppice/error.h"
 

@@ -5,7 +5,6 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
-#include "train/fused.h"
 #include "train/tensor_file.h"
 
 namespace coppice::train {
@@ -156,28 +155,30 @@ void Twin::name_parameters() {
 }
 
 // x [B, T, E] (normed) -> attention output before o_proj [B, T, Hq*D].
-torch::Tensor Twin::attend(const TwinLayer& layer, const torch::Tensor& x) const {
+torch::Tensor Twin::attend(const TwinLayer& layer, const torch::Tensor& x, const RopeTable& table,
+                           const torch::Tensor& mask) const {
   const auto& c = config_;
   const int64_t b = x.size(0), t = x.size(1), d = c.head_dim;
   const int64_t hq = c.num_attention_heads, hkv = c.num_key_value_heads, group = hq / hkv;
-  const RopeTable table = rope_table(t, d, c.rope_theta);
-  // [B, Hkv, group*T, D]: the query heads of a group stand one after another over one K.
+  const double scale = 1.0 / std::sqrt(static_cast<double>(d));
   auto q = rope(torch::linear(x, layer.q).view({b, t, hq, d}).transpose(1, 2), table);
   auto k = rope(torch::linear(x, layer.k).view({b, t, hkv, d}).transpose(1, 2), table);
   auto v = torch::linear(x, layer.v).view({b, t, hkv, d}).transpose(1, 2);
+  // The query heads of a group stand one after another over their one K: [B*Hkv, group*T, D].
   q = q.reshape({b * hkv, group * t, d});
   auto scores = torch::bmm(q, k.reshape({b * hkv, t, d}).transpose(1, 2));
-  scores = scores.view({b * hkv, group, t, t});
-  auto weights = causal_softmax(scores, 1.0 / std::sqrt(static_cast<double>(d)));
+  auto weights = torch::softmax(scores.view({b * hkv, group, t, t}) * scale + mask, -1);
   auto out = torch::bmm(weights.view({b * hkv, group * t, t}), v.reshape({b * hkv, t, d}));
   return out.view({b, hq, t, d}).transpose(1, 2).reshape({b, t, hq * d});
 }
 
 torch::Tensor Twin::hidden(const torch::Tensor& tokens) const {
+  const RopeTable table = rope_table(tokens.size(1), config_.head_dim, config_.rope_theta);
+  const torch::Tensor mask = causal_mask(tokens.size(1));
   auto x = torch::embedding(embed_, tokens);  // [B, T, E]
   for (const TwinLayer& layer : layers_) {
     const auto h = rms_norm(x, layer.input_norm, config_.rms_norm_eps);
-    x = x + torch::linear(attend(layer, h), layer.o);
+    x = x + torch::linear(attend(layer, h, table, mask), layer.o);
     const auto m = rms_norm(x, layer.post_norm, config_.rms_norm_eps);
     x = x +
         torch::linear(swiglu(torch::linear(m, layer.gate), torch::linear(m, layer.up)), layer.down);

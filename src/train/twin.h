@@ -1,7 +1,7 @@
-// What: the network's twin: transformers' LlamaForCausalLM in libtorch, to train and to compare
-// against. Owns: its parameters, f32, under the checkpoint's names. Threads: one caller; torch's
-// own threads inside. Fails: Expected with kCorrupt or kUnsupported (file, field) when a directory
-// cannot be read.
+// What:    the network's twin: transformers' LlamaForCausalLM in libtorch.
+// Owns:    its parameters, f32, under the checkpoint's names.
+// Threads: one caller; torch's own threads inside.
+// Fails:   kCorrupt or kUnsupported (file, field) when a directory cannot be read.
 //
 // Dimension letters: B sequences, T tokens, E hidden, Hq query heads, Hkv KV heads, D head_dim,
 // F intermediate, V vocabulary, L layers.
@@ -9,11 +9,13 @@
 
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "coppice/error.h"
+#include "train/layers.h"
 
 namespace coppice::train {
 
@@ -61,7 +63,8 @@ class Twin {
   static Expected<Twin> load(const std::filesystem::path& dir);
 
  private:
-  torch::Tensor attend(const TwinLayer& layer, const torch::Tensor& x) const;
+  torch::Tensor attend(const TwinLayer& layer, const torch::Tensor& x, const RopeTable& table,
+                       const torch::Tensor& mask) const;
   void init(uint64_t seed);
   void name_parameters();
 

@@ -1,4 +1,4 @@
-#include "train/fused.h"
+#include "train/layers.h"
 
 #include <cmath>
 
@@ -27,10 +27,8 @@ torch::Tensor rope(const torch::Tensor& x, const RopeTable& table) {
                     -1);
 }
 
-torch::Tensor causal_softmax(const torch::Tensor& scores, double scale) {
-  const int64_t t = scores.size(-1);
-  const auto mask = torch::full({t, t}, -INFINITY, scores.options()).triu(1);
-  return torch::softmax(scores * scale + mask, -1);
+torch::Tensor causal_mask(int64_t tokens) {
+  return torch::full({tokens, tokens}, -INFINITY, torch::kFloat32).triu(1);
 }
 
 }  // namespace coppice::train

@@ -1,9 +1,10 @@
-// What: the network's element-wise parts with hand-written gradients: one pass over memory where
-// autograd would take many. Owns: nothing. Threads: torch's own. Fails: throws c10::Error on wrong
-// shapes, as torch does.
+// What:    the parts of a Llama layer that are not matrix products, as transformers has them.
+// Owns:    nothing.
+// Threads: torch's own.
+// Fails:   throws c10::Error on wrong shapes, as torch does.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 namespace coppice::train {
 
