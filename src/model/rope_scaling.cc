@@ -8,7 +8,8 @@
 namespace coppice::model {
 namespace {
 
-// Llama 3.1: long waves are stretched by `factor`, short ones kept, those between blended.
+// Llama 3.1: long waves are stretched by `factor`, short ones kept, those between blended. PyTorch
+// divides a number by a tensor as reciprocal times number, and so does this.
 float llama3_scaled(float frequency, const RopeScaling& scaling) {
   const auto factor = static_cast<float>(scaling.factor);
   const auto low = static_cast<float>(scaling.low_freq_factor);
@@ -16,10 +17,10 @@ float llama3_scaled(float frequency, const RopeScaling& scaling) {
   const double context = scaling.original_max_position_embeddings;
   const auto longest = static_cast<float>(context / scaling.low_freq_factor);
   const auto shortest = static_cast<float>(context / scaling.high_freq_factor);
-  const float wave = static_cast<float>(2.0 * std::numbers::pi) / frequency;
+  const float wave = (1.0f / frequency) * static_cast<float>(2.0 * std::numbers::pi);
   if (wave > longest) return frequency / factor;
   if (wave < shortest) return frequency;
-  const float smooth = (static_cast<float>(context) / wave - low) / span;
+  const float smooth = ((1.0f / wave) * static_cast<float>(context) - low) / span;
   return (1.0f - smooth) * frequency / factor + smooth * frequency;
 }
 
