@@ -204,8 +204,7 @@ int64_t Cache::owed_pages() {
   };
   for (const auto& [id, sequence] : sequences_) {
     if (sequence.promised == 0) continue;
-    const int64_t total = std::max(sequence.promised, static_cast<int64_t>(sequence.tokens.size()));
-    owe(sequence.tail, total - sequence.tail->start);
+    owe(sequence.tail, std::max<int64_t>(0, sequence.promised - sequence.tail->start));
     for (Node* node = sequence.tail->parent; !node->complete(); node = node->parent) {
       if (node->admission_mark == admission_mark_) break;
       node->admission_mark = admission_mark_;

@@ -85,6 +85,8 @@ class Cache final : public KvCache {
   void want_nothing();
   // Takes the wanted columns if that leaves others what they were promised.
   bool take_wanted(int64_t owed_before);
+  bool leaves_promises(int64_t pages, int64_t owed_before);
+  bool steal(const Frontier& frontier, Node* source);
   void copy_first_page(SequenceId id, const Sequence& sequence);
   void copy_slots(Node* node, const Node* from, int64_t slots);
   int64_t owed_pages();

@@ -62,21 +62,12 @@ std::optional<int32_t> Cache::reserve(SequenceId id, int32_t n) {
   Node* source = bring_in(id, sequence, f);
   if (f.blocked) return std::nullopt;
 
-  const auto may_steal = [&] {
-    return source != nullptr && source->references() == 0 && source->children.empty() &&
-           f.node->pages.columns() == 0;
-  };
-  const auto steal = [&] {
-    tree_.steal(f.node, source, f.reach - f.node->start);
-    source = nullptr;
-  };
   // A leaf that ends here and that nobody uses need not be copied.
-  if (may_steal() && source->size() == f.reach - f.node->start) steal();
-  int32_t rows = take_rows(sequence, f, source, n);
-  if (rows == 0 && may_steal()) {
-    steal();
-    rows = take_rows(sequence, f, source, n);
+  if (source != nullptr && source->size() == f.reach - f.node->start && steal(f, source)) {
+    source = nullptr;
   }
+  int32_t rows = take_rows(sequence, f, source, n);
+  if (rows == 0 && source != nullptr && steal(f, source)) rows = take_rows(sequence, f, nullptr, n);
   if (rows == 0) return std::nullopt;
   sequence.position = f.reach;
   sequence.rows = rows;
@@ -135,14 +126,33 @@ void Cache::want_nothing() {
   path_.clear();
 }
 
+// May the wanted columns be taken? What was promised to their taker, always; more than that only
+// from what nobody was promised.
+bool Cache::leaves_promises(int64_t pages, int64_t owed_before) {
+  const int64_t room = tree_.room();
+  if (pages > room) return false;
+  const int64_t owed_after = owed_pages();
+  return pages <= owed_before - owed_after || owed_after <= room - pages;
+}
+
+// The page of an unreferenced leaf moves to the frontier, in place of a copy.
+bool Cache::steal(const Frontier& f, Node* source) {
+  if (source->references() > 0 || !source->children.empty() || f.node->pages.columns() > 0) {
+    return false;
+  }
+  const int64_t owed = owed_pages();
+  f.node->wanted_columns = 1;
+  const bool may = leaves_promises(lists_, owed);
+  f.node->wanted_columns = 0;
+  if (may) tree_.steal(f.node, source, f.reach - f.node->start);
+  return may;
+}
+
 bool Cache::take_wanted(int64_t owed_before) {
   int64_t pages = 0;
   for (const Node* node : path_) pages += int64_t{node->wanted_columns} * lists_;
   if (pages > 0) {
-    const int64_t room = tree_.room();
-    const int64_t owed_after = owed_pages();
-    const bool promised = pages <= owed_before - owed_after;
-    if (pages > room || (!promised && owed_after > room - pages)) return false;
+    if (!leaves_promises(pages, owed_before)) return false;
     CHECK(tree_.make_room(pages));
   }
   for (Node* node : path_) {

@@ -129,8 +129,9 @@ class KvCache {
   // Promises `total_tokens` worth of pages to the sequence if that fits beside all earlier promises
   // (counting what could be reclaimed); false: no room now. Never frees anything by itself.
   virtual bool admit(SequenceId id, int64_t total_tokens) = 0;
-  // What is reclaimable now may be taken back by open() and pin(): a promise is kept against
-  // reserve(), not against them.
+  // The promise is kept against the reservations of others. It counts on what is reclaimable now,
+  // so it is not kept against set_budget(), pin(), or a later open() or fork() that takes such
+  // pages into use again: admit() such a sequence, and close it where that fails.
   // Bytes that a lone sequence of so many tokens needs at worst.
   virtual int64_t worst_case_bytes(int64_t total_tokens) const = 0;
   // At most max_budget_bytes. Shrinking reclaims at once as far as unreferenced leaves go; returns

@@ -28,12 +28,13 @@ class Driver {
   int64_t steps() const { return steps_; }
 
  private:
-  struct Kept {          // beside the rig's own record of a live sequence
-    bool whole = false;  // it evaluated, or shares with who evaluated, its last token
-    bool promised = false;
-    int64_t own = 0;   // leading tokens that nothing may take from it
-    int32_t rows = 0;  // reserved in this step
-    int64_t last = 0;  // position of its last token when they were
+  struct Kept {            // beside the rig's own record of a live sequence
+    bool whole = false;    // it evaluated, or shares with who evaluated, its last token
+    int64_t promised = 0;  // tokens, by the last admit() that succeeded
+    bool secure = false;   // and nothing happened since that may break the promise
+    int64_t own = 0;       // leading tokens that nothing may take from it
+    int32_t rows = 0;      // reserved in this step
+    int64_t last = 0;      // position of its last token when they were
   };
   struct PinnedPath {
     Rig::Live path;
@@ -90,13 +91,19 @@ class Driver {
     reserve(id);
   }
 
+  void promises_may_break() {
+    for (auto& [id, kept] : kept_) kept.secure = false;
+  }
+
   void open() {
     if (rig_.live.size() >= 7) return;
+    promises_may_break();
     const SequenceId id = rig_.open(random_prompt(), random_scope());
     kept_[id] = {};
   }
   void fork(SequenceId id) {
     if (rig_.live.size() >= 7) return;
+    promises_may_break();
     const SequenceId fork = rig_.fork(id);
     const Kept& original = kept_.at(id);
     kept_[fork] = {.whole = original.whole,
@@ -116,7 +123,11 @@ class Driver {
     std::erase(reserved_, id);
   }
   void admit(SequenceId id) {
-    if (rig_.cache->admit(id, pick(1, 6 * shape_.page_slots))) kept_.at(id).promised = true;
+    const int64_t total =
+        std::max<int64_t>(pick(1, 6 * shape_.page_slots), std::ssize(rig_.live.at(id).tokens));
+    if (!rig_.cache->admit(id, total)) return;
+    kept_.at(id).promised = total;
+    kept_.at(id).secure = true;
   }
   void match() {
     const Scope scope = random_scope();
@@ -135,6 +146,7 @@ class Driver {
     if (pins_.size() >= 3) return;
     const Scope scope = random_scope();
     const Tokens tokens = random_prompt();
+    promises_may_break();
     const double ttl = chance(50) ? 0 : 3;
     const auto pin = rig_.cache->pin(scope, tokens, ttl);
     Rig::Live path{scope, tokens, prefix_hashes(scope, tokens)};
@@ -155,6 +167,7 @@ class Driver {
     std::erase_if(pins_, [&](const auto& pin) { return pin.second.expires <= now_; });
   }
   void set_budget() {
+    promises_may_break();
     columns_now_ = chance(50) ? columns_ : pick(1, columns_);
     const bool fits = rig_.cache->set_budget(columns_now_ * shape_.column_bytes());
     ASSERT_EQ(fits, rig_.columns_held() <= columns_now_);
@@ -165,6 +178,7 @@ class Driver {
     const Progress before = rig_.progress(id);
     if (before.computed == before.tokens) return;
     const int32_t n = chance(20) ? 1000 : static_cast<int32_t>(pick(1, 2 * shape_.page_slots));
+    if (kept_.at(id).promised == 0) promises_may_break();  // it may join what was reclaimable
     const std::optional<int32_t> rows = rig_.reserve(id, n);
     follow_reclaim();
     if (!rows) {
@@ -183,7 +197,10 @@ class Driver {
   // True only if all that is held is in use (or promised); then the youngest makes room.
   void no_room(SequenceId id) {
     const bool promises =
-        std::ranges::any_of(kept_, [](const auto& k) { return k.second.promised; });
+        std::ranges::any_of(kept_, [](const auto& k) { return k.second.promised > 0; });
+    const Kept& kept = kept_.at(id);
+    ASSERT_FALSE(kept.secure && std::ssize(rig_.live.at(id).tokens) <= kept.promised)
+        << "a promise was broken";
     if (!promises) {
       std::unordered_set<uint64_t> used;
       for (const auto& [other, l] : rig_.live) used.insert(l.hashes.begin(), l.hashes.end());
