@@ -2,6 +2,7 @@
 include(CMakePackageConfigHelpers)
 
 get_property(rooms GLOBAL PROPERTY COPPICE_ROOMS)
+list(REMOVE_ITEM rooms coppice_train)  # Torch is nobody else's business
 install(TARGETS ${rooms} EXPORT coppice_targets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}/coppice)
 install(EXPORT coppice_targets NAMESPACE coppice:: FILE coppice-targets.cmake
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/coppice)
