@@ -12,14 +12,14 @@ namespace {
 std::atomic<int64_t> allocations = 0;
 }
 
-// The whole test binary counts; every other form of new and delete ends in these.
-void* operator new(size_t bytes) {
+// The whole test binary counts. Not inlined: the compiler would see malloc meet delete and warn.
+[[gnu::noinline]] void* operator new(size_t bytes) {
   ++allocations;
   if (void* memory = std::malloc(bytes == 0 ? 1 : bytes)) return memory;
   throw std::bad_alloc();
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 
 namespace coppice::model::testing {
 namespace {
