@@ -37,7 +37,8 @@ class Tape : public Observer {
   // Positions whose rows came twice with other bits.
   int unsteady_rows = 0;
 
-  const Take& take(int32_t choice = 0) const { return takes_.at(choice); }
+  // Empty before anything happened to it.
+  const Take& take(int32_t choice = 0) { return takes_[choice]; }
   bool finished(int32_t choice = 0) const;
 
  private:

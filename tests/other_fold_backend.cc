@@ -1,0 +1,173 @@
+#include "other_fold_backend.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+#include <vector>
+
+namespace coppice {
+namespace {
+
+using ops::AttentionParams;
+using ops::AttentionPlan;
+using ops::KvArena;
+using ops::KvLayout;
+using ops::KvPart;
+using ops::PageId;
+using ops::Segment;
+using ops::Weight;
+
+class OtherFoldBackend : public ops::Backend {
+ public:
+  explicit OtherFoldBackend(std::unique_ptr<ops::Backend> inner) : inner_(std::move(inner)) {}
+
+  std::string_view name() const override { return inner_->name(); }
+  std::string describe() const override { return inner_->describe(); }
+  Expected<Buffer> allocate(int64_t bytes) override { return inner_->allocate(bytes); }
+  Expected<std::unique_ptr<Weight>> load_weight(const TensorView& w) override {
+    return inner_->load_weight(w);
+  }
+  Expected<KvLayout> kv_layout(DType type, int32_t head_dim) override {
+    return inner_->kv_layout(type, head_dim);
+  }
+  void zero_pages(const KvArena& arena, std::span<const PageId> ids) override {
+    inner_->zero_pages(arena, ids);
+  }
+  void copy_slots(const KvArena& arena, PageId from, PageId to, int32_t slots) override {
+    inner_->copy_slots(arena, from, to, slots);
+  }
+  void read_page(const KvArena& arena, PageId id, int32_t slots, const TensorView& k,
+                 const TensorView& v) override {
+    inner_->read_page(arena, id, slots, k, v);
+  }
+  void embed(std::span<const int32_t> ids, const Weight& table, const TensorView& out) override {
+    inner_->embed(ids, table, out);
+  }
+  void rms_norm(const TensorView& x, const TensorView& weight, float eps,
+                const TensorView& out) override {
+    inner_->rms_norm(x, weight, eps, out);
+  }
+  void matmul(const TensorView& x, const Weight& w, const TensorView& bias,
+              const TensorView& out) override {
+    inner_->matmul(x, w, bias, out);
+  }
+  void add(const TensorView& x, const TensorView& y) override { inner_->add(x, y); }
+  void swiglu(const TensorView& gate, const TensorView& up, const TensorView& out) override {
+    inner_->swiglu(gate, up, out);
+  }
+  void rope(const TensorView& x, const TensorView& cos, const TensorView& sin) override {
+    inner_->rope(x, cos, sin);
+  }
+  void gather_rows(const TensorView& x, std::span<const int32_t> rows,
+                   const TensorView& out) override {
+    inner_->gather_rows(x, rows, out);
+  }
+  void write_kv(const TensorView& k, const TensorView& v, int32_t layer, const AttentionPlan& plan,
+                const KvArena& arena) override {
+    inner_->write_kv(k, v, layer, plan, arena);
+  }
+  void to_host(const TensorView& x, void* host) override { inner_->to_host(x, host); }
+
+  void attention(const TensorView& q, const AttentionParams& params, const AttentionPlan& plan,
+                 const KvArena& arena, const TensorView& out) override;
+
+ private:
+  struct State {
+    float most = -std::numeric_limits<float>::infinity();
+    float sum = 0.0f;
+    std::vector<float> mean;  // [D], not yet divided by sum
+  };
+  void read_part(const KvPart& part, int32_t list, const KvArena& arena);
+  State fold(const float* query, float scale, int32_t begin, int32_t end, int32_t dim) const;
+  static void merge(State& into, const State& more);
+
+  std::unique_ptr<ops::Backend> inner_;
+  std::vector<float> k_, v_;  // [slots of the part, D]
+};
+
+void OtherFoldBackend::read_part(const KvPart& part, int32_t list, const KvArena& arena) {
+  const int32_t dim = arena.layout.head_dim, page = arena.layout.page_slots;
+  const int32_t count = part.list_count(list);
+  k_.assign(static_cast<size_t>(count) * static_cast<size_t>(dim), 0.0f);
+  v_ = k_;
+  for (int32_t slot = 0; slot < count; slot += page) {
+    const int32_t slots = std::min(page, count - slot);
+    const size_t at = static_cast<size_t>(slot) * static_cast<size_t>(dim);
+    inner_->read_page(arena, part.list_pages(list)[slot / page], slots,
+                      TensorView(k_.data() + at, DType::kF32, {slots, dim}),
+                      TensorView(v_.data() + at, DType::kF32, {slots, dim}));
+  }
+}
+
+// One part's slots [begin, end), plainly, from a fresh state.
+OtherFoldBackend::State OtherFoldBackend::fold(const float* query, float scale, int32_t begin,
+                                               int32_t end, int32_t dim) const {
+  State state;
+  state.mean.assign(static_cast<size_t>(dim), 0.0f);
+  for (int32_t slot = begin; slot < end; ++slot) {
+    const float* k = k_.data() + static_cast<int64_t>(slot) * dim;
+    const float* v = v_.data() + static_cast<int64_t>(slot) * dim;
+    float score = 0.0f;
+    for (int32_t d = 0; d < dim; ++d) score += query[d] * k[d];
+    score *= scale;
+    State one{score, 1.0f, std::vector<float>(v, v + dim)};
+    merge(state, one);
+  }
+  return state;
+}
+
+void OtherFoldBackend::merge(State& into, const State& more) {
+  if (more.sum == 0.0f) return;
+  const float most = std::max(into.most, more.most);
+  const float a = into.sum > 0.0f ? std::exp(into.most - most) : 0.0f;
+  const float b = std::exp(more.most - most);
+  for (size_t d = 0; d < into.mean.size(); ++d) into.mean[d] = a * into.mean[d] + b * more.mean[d];
+  into.sum = a * into.sum + b * more.sum;
+  into.most = most;
+}
+
+void OtherFoldBackend::attention(const TensorView& q, const AttentionParams& params,
+                                 const AttentionPlan& plan, const KvArena& arena,
+                                 const TensorView& out) {
+  const int32_t dim = arena.layout.head_dim;
+  const auto heads = static_cast<int32_t>(q.shape()[1]);
+  const int32_t group = heads / plan.kv_heads;
+  State fresh;
+  fresh.mean.assign(static_cast<size_t>(dim), 0.0f);
+  std::vector<State> states(static_cast<size_t>(plan.rows) * static_cast<size_t>(heads), fresh);
+  for (const Segment& segment : plan.segments) {
+    for (int32_t p = segment.part_begin; p < segment.part_end; ++p) {
+      const KvPart& part = plan.parts[static_cast<size_t>(p)];
+      for (int32_t kv_head = 0; kv_head < plan.kv_heads; ++kv_head) {
+        const int32_t list = params.layer * plan.kv_heads + kv_head;
+        read_part(part, list, arena);
+        const int32_t start = part.list_start(list), count = part.list_count(list);
+        for (int32_t row = segment.row_begin; row < segment.row_end; ++row) {
+          const int32_t begin = std::clamp(plan.first(list, row) - start, 0, count);
+          const int32_t end = std::clamp(plan.last(list, row) - start, begin, count);
+          for (int32_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+            const int64_t at = static_cast<int64_t>(row) * heads + head;
+            merge(states[static_cast<size_t>(at)],
+                  fold(q.f32() + at * dim, params.scale, begin, end, dim));
+          }
+        }
+      }
+    }
+  }
+  for (size_t i = 0; i < states.size(); ++i) {
+    for (int32_t d = 0; d < dim; ++d) {
+      const State& s = states[i];
+      out.f32()[static_cast<int64_t>(i) * dim + d] =
+          s.sum > 0.0f ? s.mean[static_cast<size_t>(d)] / s.sum : 0.0f;
+    }
+  }
+}
+
+}  // namespace
+
+std::unique_ptr<ops::Backend> fold_in_another_order(std::unique_ptr<ops::Backend> inner) {
+  return std::make_unique<OtherFoldBackend>(std::move(inner));
+}
+
+}  // namespace coppice
