@@ -6,10 +6,12 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #include "ops/cpu/attention_kernel.h"
 #include "ops/cpu/attention_tiles.h"
@@ -105,7 +107,9 @@ struct EmulatedOps {
   }
 };
 
-#include "ops/cpu/attention_dot-inl.h"
+// clang-format off: the fold names what the pages define
 #include "ops/cpu/attention_fold-inl.h"
+#include "ops/cpu/attention_pages-inl.h"
+// clang-format on
 
 }  // namespace coppice::ops::cpu::emulated

@@ -105,4 +105,7 @@ struct AttentionKernel {
   bool rounds_q = false;  // queries and probabilities are rounded to bf16 over bf16 pages
 };
 
+// Runs only where choose_isa() found Isa::kAvx512Bf16.
+const AttentionKernel& avx512bf16_attention_kernel();
+
 }  // namespace coppice::ops::cpu

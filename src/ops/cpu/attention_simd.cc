@@ -1,9 +1,11 @@
 // The fold on Highway: pages widen to f32 in registers, products are f32 FMA. Compiled for AVX2 and
 // AVX-512; the same bits from both, as every slot and every element of the output is one chain.
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <type_traits>
 
 #include "ops/cpu/attention.h"
 #include "ops/cpu/attention_tiles.h"
@@ -183,26 +185,18 @@ struct WidenedBf16 {
   }
 };
 
-struct PlainF32 : WidenedBf16 {
-  using Stored = float;
-  static constexpr int kPerStep = 1;
-  static constexpr int kTerms = 1;
-
-  template <int kTerm>
-  static HWY_INLINE F16 right(const std::byte* at) {
-    return SimdOps::load(reinterpret_cast<const float*>(at));
-  }
-};
-
+// clang-format off: the ceiling and the fold name what the pages define
 #include "ops/cpu/attention_ceiling-inl.h"
 #include "ops/cpu/attention_fold-inl.h"
+#include "ops/cpu/attention_pages-inl.h"
+// clang-format on
 
 constexpr AttentionKernel kKernel{.name = HWY_TARGET == HWY_AVX2 ? "avx2" : "avx512",
                                   .run_bf16 = run_item<SimdOps, WidenedBf16>,
-                                  .run_f32 = run_item<SimdOps, PlainF32>,
-                                  .merge = merge_item<SimdOps, PlainF32>,
+                                  .run_f32 = run_item<SimdOps, F32Pages<SimdOps>>,
+                                  .merge = merge_item<SimdOps, F32Pages<SimdOps>>,
                                   .burn_bf16 = burn_products<SimdOps, WidenedBf16>,
-                                  .burn_f32 = burn_products<SimdOps, PlainF32>,
+                                  .burn_f32 = burn_products<SimdOps, F32Pages<SimdOps>>,
                                   .burn_exp = burn_exponentials<SimdOps>};
 
 }  // namespace HWY_NAMESPACE
@@ -217,6 +211,7 @@ namespace coppice::ops::cpu {
 const AttentionKernel& attention_kernel(Isa isa) {
   switch (isa) {
     case Isa::kAvx512Bf16:
+      return avx512bf16_attention_kernel();
     case Isa::kAvx512:
       return N_AVX3::kKernel;
     case Isa::kAvx2:

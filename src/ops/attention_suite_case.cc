@@ -1,0 +1,184 @@
+#include "ops/attention_suite_case.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+namespace coppice::ops {
+namespace {
+
+float rounded(DType type, float x) { return type == DType::kBF16 ? to_float(to_bf16(x)) : x; }
+
+void poison(std::byte* page, const KvLayout& layout) {
+  const uint16_t large = 0x7f00;  // 1.7e38 as bf16, and twice over as f32
+  for (int64_t at = 0; at < layout.page_bytes; at += 2) std::memcpy(page + at, &large, 2);
+}
+
+}  // namespace
+
+Case::Case(Subject& subject, const Shape3& shape, Data data, uint32_t seed, int32_t pages)
+    : subject_(subject), shape_(shape), data_(data), random_(seed) {
+  auto layout = subject.kv_layout(shape.type, shape.dim);
+  CHECK(layout.has_value());
+  auto memory = Buffer::allocate(pages * layout->page_bytes);
+  CHECK(memory.has_value());
+  memory_ = std::move(*memory);
+  forest_ = std::make_unique<Forest>(*layout, memory_.data(), pages, shape.lists());
+  // Every byte outside the written slots: large finite numbers inside lists, NaN beyond them.
+  std::memset(memory_.data(), 0xff, static_cast<size_t>(memory_.bytes()));
+}
+
+int32_t Case::add_node(int32_t parent, std::vector<int32_t> counts) {
+  const int32_t node = forest_->add_node(parent, std::move(counts));
+  for (int32_t list = 0; list < shape_.lists(); ++list) write_list(node, list);
+  return node;
+}
+
+void Case::make_queries() {
+  std::normal_distribution<float> normal;
+  for (const ForestSequence& s : forest_->sequences()) {
+    std::vector<float>& rows = queries_.emplace_back();
+    const int32_t heads = shape_.kv_heads * shape_.group;
+    for (int32_t i = 0; i < s.rows * heads * shape_.dim; ++i) {
+      rows.push_back(rounded(DType::kBF16, normal(random_)));
+    }
+  }
+}
+
+Case::Output Case::run(Subject& subject, const CasePlan& made,
+                       const AttentionParams& params) const {
+  const int32_t heads = shape_.kv_heads * shape_.group;
+  const auto row = static_cast<size_t>(heads * shape_.dim);
+  const size_t rows = static_cast<size_t>(made.plan.rows);
+  auto q = Buffer::allocate(static_cast<int64_t>(rows * row * sizeof(float)));
+  auto out = Buffer::allocate(static_cast<int64_t>(rows * row * sizeof(float)));
+  CHECK(q.has_value() && out.has_value());
+  const Shape shape{made.plan.rows, heads, shape_.dim};
+  const TensorView q_view = q->view(DType::kF32, shape), out_view = out->view(DType::kF32, shape);
+  for (size_t s = 0; s < queries_.size(); ++s) {
+    std::copy(queries_[s].begin(), queries_[s].end(),
+              q_view.f32() + static_cast<size_t>(made.row_of[s]) * row);
+  }
+  std::fill_n(out_view.f32(), rows * row, std::numeric_limits<float>::quiet_NaN());
+  subject.attention(q_view, params, made.plan, forest_->arena(), out_view);
+  Output output;
+  for (size_t s = 0; s < queries_.size(); ++s) {
+    const float* from = out_view.f32() + static_cast<size_t>(made.row_of[s]) * row;
+    output.emplace_back(from, from + queries_[s].size());
+  }
+  return output;
+}
+Case::Output Case::expected(const AttentionParams& params) const {
+  Output output;
+  for (size_t i = 0; i < queries_.size(); ++i) {
+    const ForestSequence& s = forest_->sequences()[i];
+    std::vector<float>& rows = output.emplace_back();
+    for (int32_t r = 0; r < s.rows; ++r) {
+      for (int32_t head = 0; head < shape_.kv_heads * shape_.group; ++head) {
+        const int32_t list = params.layer * shape_.kv_heads + head / shape_.group;
+        const int32_t last = std::max(0, forest_->path_slots(s.node, list) - s.rows + r + 1);
+        const int32_t first = params.window > 0 ? std::max(0, last - params.window) : 0;
+        const float* q =
+            queries_[i].data() + (r * shape_.kv_heads * shape_.group + head) * shape_.dim;
+        attend(q, params.scale, s.node, list, first, last, rows);
+      }
+    }
+  }
+  return output;
+}
+
+void Case::attend(const float* q, double scale, int32_t node, int32_t list, int32_t first,
+                  int32_t last, std::vector<float>& rows) const {
+  std::vector<double> scores;
+  std::vector<const float*> values;
+  for (const int32_t n : forest_->path(node)) {
+    const Slots& slots = slots_.at({n, list});
+    const int32_t start =
+        forest_->nodes()[static_cast<size_t>(n)].starts[static_cast<size_t>(list)];
+    for (int32_t i = 0; i < static_cast<int32_t>(slots.k.size()) / shape_.dim; ++i) {
+      if (start + i < first || start + i >= last) continue;
+      double dot = 0;
+      for (int32_t d = 0; d < shape_.dim; ++d) {
+        dot += double{q[d]} * double{slots.k[static_cast<size_t>(i * shape_.dim + d)]};
+      }
+      scores.push_back(dot * scale);
+      values.push_back(slots.v.data() + i * shape_.dim);
+    }
+  }
+  std::vector<double> sums(static_cast<size_t>(shape_.dim), 0.0);
+  double total = 0;
+  const double top = scores.empty() ? 0 : *std::max_element(scores.begin(), scores.end());
+  for (size_t i = 0; i < scores.size(); ++i) {
+    const double p = std::exp(scores[i] - top);
+    total += p;
+    for (size_t d = 0; d < sums.size(); ++d) sums[d] += p * double{values[i][d]};
+  }
+  for (const double sum : sums) {
+    rows.push_back(scores.empty() ? 0.0f : static_cast<float>(sum / total));
+  }
+}
+
+void Case::write_list(int32_t node, int32_t list) {
+  const ForestNode& n = forest_->nodes()[static_cast<size_t>(node)];
+  const int32_t count = n.counts[static_cast<size_t>(list)];
+  const KvArena& arena = forest_->arena();
+  for (int32_t page = 0; page * arena.layout.page_slots < count; ++page) {
+    const PageId id = n.pages[static_cast<size_t>(list * n.page_stride + page)];
+    poison(arena.page(id), arena.layout);
+  }
+  Slots& slots = slots_[{node, list}];
+  AttentionPlan plan;
+  plan.rows = count;
+  plan.kv_heads = 1;
+  plan.parts.push_back(forest_->part(node));
+  std::vector<float> k, v;
+  for (int32_t i = 0; i < count; ++i) {
+    plan.targets.push_back({0, n.starts[static_cast<size_t>(list)] + i});
+    draw_slot(k, v);
+  }
+  const Shape shape{count, 1, shape_.dim};
+  subject_.write_kv({k.data(), DType::kF32, shape}, {v.data(), DType::kF32, shape}, list, plan,
+                    arena);
+  for (const float x : k) slots.k.push_back(rounded(shape_.type, x));
+  for (const float x : v) slots.v.push_back(rounded(shape_.type, x));
+}
+
+void Case::draw_slot(std::vector<float>& k, std::vector<float>& v) {
+  std::normal_distribution<float> normal;
+  // Large keys: scores of some hundreds that jump by tens from slot to slot.
+  const float scale = data_ == Data::kLargeKeys ? 40.0f : 1.0f;
+  for (int32_t d = 0; d < shape_.dim; ++d) {
+    k.push_back(data_ == Data::kEqualScores ? 0.25f : scale * normal(random_));
+    v.push_back(normal(random_));
+  }
+}
+
+AttentionParams params_for(const Shape3& shape, int32_t layer, int32_t window) {
+  return {
+      .layer = layer, .scale = 1.0f / std::sqrt(static_cast<float>(shape.dim)), .window = window};
+}
+
+double relative_error(const Case::Output& got, const Case::Output& want) {
+  double error = 0, norm = 0;
+  for (size_t s = 0; s < want.size(); ++s) {
+    for (size_t i = 0; i < want[s].size(); ++i) {
+      const double difference = double{got[s][i]} - double{want[s][i]};
+      error += difference * difference;
+      norm += double{want[s][i]} * double{want[s][i]};
+    }
+  }
+  return norm == 0 ? std::sqrt(error) : std::sqrt(error / norm);
+}
+
+bool same_bits(const Case::Output& a, const Case::Output& b) {
+  for (size_t s = 0; s < a.size(); ++s) {
+    if (a[s].size() != b[s].size() ||
+        std::memcmp(a[s].data(), b[s].data(), a[s].size() * sizeof(float)) != 0) {
+      return false;
+    }
+  }
+  return a.size() == b.size();
+}
+
+}  // namespace coppice::ops

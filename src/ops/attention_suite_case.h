@@ -1,0 +1,76 @@
+// What:    a forest with its keys and values both in a subject's pages and as plain arrays, so that
+//          what the subject answers can be held against float64.
+// Owns:    the pages, the arrays and the queries.
+// Threads: one.
+// Fails:   running out of pages is a CHECK.
+//
+// Every byte of a page that no slot was written to holds a large finite number; every page that is
+// in no list holds NaN.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "ops/attention_cases.h"
+#include "ops/attention_subjects.h"
+
+namespace coppice::ops {
+
+struct Shape3 {
+  int32_t layers = 1, kv_heads = 2, group = 4, dim = 64;
+  DType type = DType::kBF16;
+  int32_t lists() const { return layers * kv_heads; }
+};
+
+enum class Data { kOrdinary, kLargeKeys, kEqualScores };
+
+class Case {
+ public:
+  Case(Subject& subject, const Shape3& shape, Data data, uint32_t seed, int32_t pages = 1200);
+
+  Forest& forest() { return *forest_; }
+  std::mt19937& random() { return random_; }
+  int32_t uniform(int32_t low, int32_t high) {
+    return std::uniform_int_distribution<int32_t>(low, high)(random_);
+  }
+
+  int32_t add_node(int32_t parent, std::vector<int32_t> counts);
+  // Queries are made when all sequences are known; rounded to bf16, the common ground of all ISAs.
+  void make_queries();
+
+  // [sequence][row, head, d], whatever the plan's order.
+  using Output = std::vector<std::vector<float>>;
+  Output run(Subject& subject, const CasePlan& made, const AttentionParams& params) const;
+  Output run(const CasePlan& made, const AttentionParams& params) const {
+    return run(subject_, made, params);
+  }
+  // The same in float64, from the values as rounded to the page type.
+  Output expected(const AttentionParams& params) const;
+
+ private:
+  struct Slots {
+    std::vector<float> k, v;  // [count, D] as rounded
+  };
+
+  void attend(const float* q, double scale, int32_t node, int32_t list, int32_t first, int32_t last,
+              std::vector<float>& rows) const;
+  // Fills a list's pages through write_kv, as a plan of one head whose rows are the slots.
+  void write_list(int32_t node, int32_t list);
+  void draw_slot(std::vector<float>& k, std::vector<float>& v);
+
+  Subject& subject_;
+  Shape3 shape_;
+  Data data_;
+  std::mt19937 random_;
+  Buffer memory_;
+  std::unique_ptr<Forest> forest_;
+  std::map<std::pair<int32_t, int32_t>, Slots> slots_;
+  std::vector<std::vector<float>> queries_;
+};
+AttentionParams params_for(const Shape3& shape, int32_t layer = 0, int32_t window = 0);
+double relative_error(const Case::Output& got, const Case::Output& want);
+bool same_bits(const Case::Output& a, const Case::Output& b);
+
+}  // namespace coppice::ops

@@ -1,0 +1,146 @@
+// The suite that judges the key-value pages of every backend.
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "ops/attention_subjects.h"
+
+namespace coppice::ops {
+namespace {
+
+float rounded(DType type, float x) { return type == DType::kBF16 ? to_float(to_bf16(x)) : x; }
+
+class KvPagesSuite : public testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    subject_ = make_subject(GetParam(), 1);
+    if (subject_ == nullptr) GTEST_SKIP() << "this CPU does not have it";
+  }
+  Subject& subject() { return *subject_; }
+
+ private:
+  std::unique_ptr<Subject> subject_;
+};
+
+TEST_P(KvPagesSuite, PagesReadBackWhatWasWritten) {
+  for (const DType type : {DType::kBF16, DType::kF32}) {
+    for (const int32_t dim : {8, 20, 64, 80, 256}) {
+      const auto layout = subject().kv_layout(type, dim);
+      ASSERT_TRUE(layout);
+      const int32_t slots = layout->page_slots, heads = 3;
+      auto memory = Buffer::allocate(layout->page_bytes * heads * 2);
+      ASSERT_TRUE(memory);
+      const KvArena arena{memory->data(), *layout};
+      const std::vector<PageId> pages{4, 1, 0};
+      AttentionPlan plan;
+      plan.rows = slots - 3;
+      plan.kv_heads = heads;
+      plan.parts.push_back(
+          {.pages = pages.data(), .page_stride = 1, .start = 32, .count = plan.rows});
+      std::vector<float> k, v;
+      for (int32_t row = 0; row < plan.rows; ++row) {
+        plan.targets.push_back({0, 32 + (row + 5) % plan.rows});
+        for (int32_t i = 0; i < heads * dim; ++i) {
+          k.push_back(static_cast<float>(row * 7 + i) * 0.37f);
+          v.push_back(static_cast<float>(row * 3 - i) * 0.53f);
+        }
+      }
+      const Shape shape{plan.rows, heads, dim};
+      subject().write_kv({k.data(), DType::kF32, shape}, {v.data(), DType::kF32, shape}, 0, plan,
+                         arena);
+      for (int32_t head = 0; head < heads; ++head) {
+        std::vector<float> got_k(static_cast<size_t>(plan.rows * dim)), got_v = got_k;
+        const Shape page{plan.rows, dim};
+        subject().read_page(arena, pages[static_cast<size_t>(head)], plan.rows,
+                            {got_k.data(), DType::kF32, page}, {got_v.data(), DType::kF32, page});
+        for (int32_t row = 0; row < plan.rows; ++row) {
+          const int32_t slot = (row + 5) % plan.rows;
+          for (int32_t d = 0; d < dim; ++d) {
+            const auto from = static_cast<size_t>((row * heads + head) * dim + d);
+            const auto to = static_cast<size_t>(slot * dim + d);
+            ASSERT_EQ(got_k[to], rounded(type, k[from])) << "slot " << slot << " d " << d;
+            ASSERT_EQ(got_v[to], rounded(type, v[from])) << "slot " << slot << " d " << d;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(KvPagesSuite, CopiedSlotsAreThoseAndNoOthers) {
+  for (const DType type : {DType::kBF16, DType::kF32}) {
+    const auto layout = subject().kv_layout(type, 32);
+    ASSERT_TRUE(layout);
+    const int32_t slots = layout->page_slots;
+    auto memory = Buffer::allocate(layout->page_bytes * 2);
+    ASSERT_TRUE(memory);
+    const KvArena arena{memory->data(), *layout};
+    const Shape shape{slots, 1, 32}, page{slots, 32};
+    const auto fill = [&](PageId id, float base) {
+      AttentionPlan plan;
+      plan.rows = slots;
+      plan.kv_heads = 1;
+      plan.parts.push_back({.pages = &id, .page_stride = 1, .count = slots});
+      std::vector<float> k(static_cast<size_t>(slots) * 32), v = k;
+      for (int32_t row = 0; row < slots; ++row) {
+        plan.targets.push_back({0, row});
+        std::fill_n(k.begin() + row * 32, 32, base + static_cast<float>(row));
+        std::fill_n(v.begin() + row * 32, 32, -base - static_cast<float>(row));
+      }
+      subject().write_kv({k.data(), DType::kF32, shape}, {v.data(), DType::kF32, shape}, 0, plan,
+                         arena);
+    };
+    for (int32_t count = 0; count < slots; ++count) {
+      fill(0, 1.0f);
+      fill(1, 64.0f);
+      subject().copy_slots(arena, 0, 1, count);
+      std::vector<float> k(static_cast<size_t>(slots) * 32), v = k;
+      subject().read_page(arena, 1, slots, {k.data(), DType::kF32, page},
+                          {v.data(), DType::kF32, page});
+      for (int32_t slot = 0; slot < slots; ++slot) {
+        const float want = (slot < count ? 1.0f : 64.0f) + static_cast<float>(slot);
+        for (int32_t d = 0; d < 32; ++d) {
+          ASSERT_EQ(k[static_cast<size_t>(slot * 32 + d)], want) << count << " copied";
+          ASSERT_EQ(v[static_cast<size_t>(slot * 32 + d)], -want) << count << " copied";
+        }
+      }
+    }
+  }
+}
+
+TEST_P(KvPagesSuite, ZeroedPagesAreZeroAndNeighboursAreNot) {
+  const auto layout = subject().kv_layout(DType::kBF16, 64);
+  ASSERT_TRUE(layout);
+  auto memory = Buffer::allocate(layout->page_bytes * 3);
+  ASSERT_TRUE(memory);
+  std::memset(memory->data(), 0x11, static_cast<size_t>(memory->bytes()));
+  const KvArena arena{memory->data(), *layout};
+  const PageId middle = 1;
+  subject().zero_pages(arena, {&middle, 1});
+  for (int64_t at = 0; at < memory->bytes(); ++at) {
+    const bool zeroed = at / layout->page_bytes == 1;
+    ASSERT_EQ(memory->data()[at], zeroed ? std::byte{0} : std::byte{0x11}) << "byte " << at;
+  }
+}
+
+TEST_P(KvPagesSuite, RefusesWhatNoPageHolds) {
+  for (const DType type : {DType::kI8, DType::kF16}) {
+    const auto layout = subject().kv_layout(type, 64);
+    ASSERT_FALSE(layout);
+    EXPECT_EQ(layout.error().code, ErrorCode::kUnsupported);
+    EXPECT_NE(layout.error().message.find(dtype_name(type)), std::string::npos);
+    EXPECT_NE(layout.error().message.find("bf16"), std::string::npos);
+  }
+  EXPECT_FALSE(subject().kv_layout(DType::kBF16, 0));
+  EXPECT_FALSE(subject().kv_layout(DType::kBF16, -64));
+}
+
+INSTANTIATE_TEST_SUITE_P(, KvPagesSuite, testing::Values("ref", "cpu", "kernel/avx2"),
+                         [](const auto& subject) { return test_name(subject.param); });
+
+}  // namespace
+}  // namespace coppice::ops
