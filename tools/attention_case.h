@@ -1,0 +1,85 @@
+// What:    one shape of `coppice bench attention`, built through the cache as an engine would: a
+//          tree of sequences about to decode one token each, and every way to attend over it.
+// Owns:    the backend, two caches (pages shared; pages copied per sequence), inputs and outputs.
+// Threads: one; the backend's workers below.
+// Fails:   create: kTooLarge, kUnsupported, kInvalidArgument.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "coppice/error.h"
+#include "kv/kv_cache.h"
+#include "ops/backends.h"
+
+namespace coppice::tools {
+
+// Level by level from the root: how many nodes in all, and how many tokens in each. The last
+// level's nodes are the sequences.
+struct AttentionShape {
+  int32_t heads = 32, kv_heads = 32, head_dim = 128;
+  DType kv_type = DType::kBF16;
+  std::vector<int32_t> nodes, tokens;
+
+  int32_t sequences() const { return nodes.back(); }
+  int64_t context() const;        // tokens of a sequence
+  int64_t unique_tokens() const;  // in the tree
+  int64_t bytes_per_token() const;
+};
+
+// What the plan must at least read and compute, one layer.
+struct PlanCost {
+  double flops = 0, bytes = 0, exps = 0;
+};
+
+class AttentionCase {
+ public:
+  static Expected<std::unique_ptr<AttentionCase>> create(const AttentionShape& shape,
+                                                         const ops::BackendOptions& options);
+
+  // The ways, each one layer and step. Calls go round the layers, so that keys and values are not
+  // found in the caches of the machine more than in a model.
+  void two_phase() { attend(shared_->two_phase, *shared_); }
+  void per_sequence() { attend(shared_->per_sequence, *shared_); }
+  void per_sequence_outer();
+  void per_sequence_unshared() { attend(unshared_->per_sequence, *unshared_); }
+  bool has_unshared() const { return unshared_ != nullptr; }
+  void plan() { shared_->cache->plan(kv::Partition::kTwoPhase); }
+
+  // Costs of the two-phase plan's segments.
+  std::vector<PlanCost> segment_costs() const;
+  int64_t unique_kv_bytes() const;
+  int32_t layers() const { return layers_; }
+  // ||out - ref|| / ||ref|| of all ways over a sample of heads, against float64.
+  double relative_error();
+  // Whether all ways give the same bits.
+  bool ways_agree();
+
+ private:
+  struct Pages {
+    std::unique_ptr<kv::KvCache> cache;
+    ops::AttentionPlan two_phase, per_sequence;
+    std::vector<ops::AttentionPlan> alone;  // per row: the per-sequence plan of that row only
+  };
+
+  AttentionCase(const AttentionShape& shape, std::unique_ptr<ops::Backend> backend);
+  Status build(bool shared, std::unique_ptr<Pages>& out);
+  Status fill(kv::KvCache& cache, const std::vector<kv::SequenceId>& ids);
+  void write(const kv::Step& step, const ops::KvArena& arena);
+  void attend(const ops::AttentionPlan& plan, const Pages& pages);
+  std::vector<kv::TokenId> tokens_of(int32_t sequence) const;
+  std::vector<double> reference(int32_t row, int32_t kv_head, const Pages& pages);
+  ops::AttentionParams next_params();
+
+  AttentionShape shape_;
+  std::unique_ptr<ops::Backend> backend_;
+  int32_t layers_ = 1;
+  int32_t layer_ = 0;
+  std::vector<float> rows_;   // [kDataRows, Hkv * D]: what tokens' keys and values are drawn from
+  std::vector<float> k_, v_;  // [T, Hkv, D]
+  std::vector<float> q_;      // [S, Hq, D], rounded to bf16
+  std::vector<float> out_;    // [S, Hq, D]
+  std::unique_ptr<Pages> shared_, unshared_;
+};
+
+}  // namespace coppice::tools

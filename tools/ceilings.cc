@@ -1,0 +1,89 @@
+#include "ceilings.h"
+
+#include <algorithm>
+#include <chrono>
+#include <vector>
+
+#include "ops/lazy_memory.h"
+
+namespace coppice::tools {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int kRounds = 5;
+constexpr int64_t kMemoryBytes = int64_t{256} << 20;  // per thread
+constexpr int64_t kL3Bytes = int64_t{4} << 20;        // per thread
+// The reference machine, one thread (bandwidth: 2 MiB pages).
+constexpr double kReferenceFma = 112, kReferenceDot = 223, kReferenceBandwidth = 20;
+
+double ns_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::nano>(Clock::now() - start).count();
+}
+
+// The best rate of a few rounds in which every thread does body(thread) units of work.
+template <class Body>
+double best_rate(ops::cpu::ThreadPool& pool, const Body& body) {
+  double best = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    std::vector<double> units(static_cast<size_t>(pool.threads()));
+    const auto start = Clock::now();
+    pool.parallel_for(pool.threads(), [&](int32_t item, int32_t) {
+      units[static_cast<size_t>(item)] = body(item);
+    });
+    double sum = 0;
+    for (const double u : units) sum += u;
+    best = std::max(best, sum / ns_since(start));
+  }
+  return best;
+}
+
+double read_bytes(const std::byte* from, int64_t bytes, int64_t times, uint64_t* sink) {
+  uint64_t lanes[8] = {};
+  const auto* words = reinterpret_cast<const uint64_t*>(from);
+  for (int64_t time = 0; time < times; ++time) {
+    for (int64_t i = 0; i < bytes / 8; i += 8) {
+      for (int lane = 0; lane < 8; ++lane)
+        lanes[lane] ^= words[i + lane] + static_cast<uint64_t>(time);
+    }
+  }
+  for (const uint64_t lane : lanes) *sink ^= lane;
+  return static_cast<double>(bytes * times);
+}
+
+Expected<double> read_rate(ops::cpu::ThreadPool& pool, int64_t bytes, int64_t times) {
+  TRY(Buffer memory, ops::allocate_lazily(bytes * pool.threads()));
+  pool.parallel_for(pool.threads(), [&](int32_t item, int32_t) {
+    std::fill_n(memory.data() + item * bytes, bytes, std::byte{1});
+  });
+  std::vector<uint64_t> sinks(static_cast<size_t>(pool.threads()) * 8);
+  return best_rate(pool, [&](int32_t item) {
+    return read_bytes(memory.data() + item * bytes, bytes, times,
+                      &sinks[static_cast<size_t>(item) * 8]);
+  });
+}
+
+}  // namespace
+
+Expected<Ceilings> measure_ceilings(ops::cpu::ThreadPool& pool,
+                                    const ops::cpu::AttentionKernel& kernel, DType kv_type) {
+  Ceilings found;
+  std::vector<float> sinks(static_cast<size_t>(pool.threads()) * 16);
+  const auto burn = [&](ops::cpu::AttentionKernel::Burn function, int64_t steps) {
+    return best_rate(pool, [&](int32_t item) {
+      return function(steps, &sinks[static_cast<size_t>(item) * 16]);
+    });
+  };
+  found.peak_gflops =
+      burn(kv_type == DType::kBF16 ? kernel.burn_bf16 : kernel.burn_f32, int64_t{2} << 20);
+  found.exp_grate = burn(kernel.burn_exp, int64_t{1} << 18);
+  TRY(found.bandwidth_gbps, read_rate(pool, kMemoryBytes, 1));
+  TRY(found.l3_gbps, read_rate(pool, kL3Bytes, 64));
+  const bool dot = kernel.rounds_q && kv_type == DType::kBF16;
+  const double threads = pool.threads();
+  found.noisy = found.peak_gflops < 0.9 * threads * (dot ? kReferenceDot : kReferenceFma) ||
+                found.bandwidth_gbps < 0.9 * threads * kReferenceBandwidth;
+  return found;
+}
+
+}  // namespace coppice::tools
