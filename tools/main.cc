@@ -9,6 +9,7 @@
 #include <CLI/CLI.hpp>
 
 #include "arguments.h"
+#include "bench_attention.h"
 #include "eval.h"
 #include "exit_code.h"
 #include "generate.h"
@@ -50,6 +51,9 @@ int run(std::vector<std::string> arguments) {
   std::function<int()> command;
   add_generate(app, &command);
   add_eval(app, &command);
+  CLI::App* bench = app.add_subcommand("bench", "measures, against this machine's ceilings");
+  bench->require_subcommand(1);
+  add_bench_attention(*bench, &command);
   try {
     arguments = spelled_with_dashes(std::move(arguments));
     app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
