@@ -80,6 +80,29 @@ TEST(KvRoom, LeavesGoBeforeWhatTheyHangOn) {
   EXPECT_EQ(rig.held(counting(8) + counting(4, 200)), 8);  // the prefix outlives both
 }
 
+TEST(KvRoom, APrefixUsedSinceOutlivesTheOneLeafBelowIt) {
+  Rig rig(6);
+  leave(rig, counting(8) + counting(4, 100));
+  leave(rig, counting(4, 800));
+  rig.close(rig.open(counting(8) + Tokens{50}));  // the prefix was wanted again, the leaf was not
+  EXPECT_EQ(rig.finish_open(counting(12, 900)), 12);
+  EXPECT_EQ(rig.held(counting(8) + counting(4, 100)), 8);
+}
+
+TEST(KvRoom, OfLeavesUsedInTheSameStepTheDeeperGoesFirst) {
+  Rig rig(7);
+  leave(rig, counting(8) + counting(4, 200));
+  const SequenceId shallow = rig.open(counting(8, 300));
+  const SequenceId deep = rig.open(counting(8) + counting(8, 100));
+  rig.finish(shallow);
+  rig.finish(deep);
+  rig.close(shallow);
+  rig.close(deep);
+  EXPECT_EQ(rig.finish_open(counting(8, 700)), 8);
+  EXPECT_EQ(rig.held(counting(8, 300)), 8);
+  EXPECT_EQ(rig.held(counting(8) + counting(8, 100)), 8);
+}
+
 TEST(KvRoom, APolicyMayOrderOtherwise) {
   class ShortestFirst : public ReclaimPolicy {
    public:
@@ -129,6 +152,20 @@ TEST(KvRoom, TheLastLeafIsTakenOverWhereThereIsNoRoomToCopyIt) {
   EXPECT_EQ(rig.computed(a), 6);
   EXPECT_EQ(rig.finish(a), 1);
   EXPECT_EQ(rig.held(counting(7)), 6);
+  EXPECT_EQ(rig.columns_held(), 2);
+  EXPECT_EQ(rig.cache->stats().tokens_reclaimed, 1);  // the seventh
+  EXPECT_EQ(rig.cache->stats().tokens_copied, 0);
+}
+
+TEST(KvRoom, ALeafThatEndsInsideAnothersPromptIsTakenOver) {
+  Rig rig(8);
+  const SequenceId a = rig.open(counting(6));
+  const SequenceId b = rig.open(counting(6) + Tokens{50});
+  rig.finish(a);
+  rig.close(a);
+  EXPECT_EQ(rig.finish(b), 1);
+  EXPECT_EQ(rig.cache->stats().tokens_copied, 0);
+  EXPECT_EQ(rig.cache->stats().tokens_reclaimed, 0);
   EXPECT_EQ(rig.columns_held(), 2);
 }
 
@@ -187,6 +224,33 @@ TEST(KvRoom, NobodyTakesWhatWasPromisedToAnother) {
   }
   rig.append(a, 9);
   EXPECT_FALSE(rig.reserve(a, 1).has_value());  // beyond the promise, and nothing is left
+}
+
+TEST(KvRoom, TokensBeyondOnesOwnPromiseDoNotCountAsPromised) {
+  Rig rig(4);
+  const SequenceId a = rig.open(counting(4));
+  const SequenceId b = rig.open(counting(4, 100));
+  EXPECT_TRUE(rig.cache->admit(a, 4));
+  EXPECT_TRUE(rig.cache->admit(b, 12));
+  rig.finish(a);
+  rig.append(a, 50);
+  EXPECT_FALSE(rig.reserve(a, 1).has_value());
+  rig.finish(b);
+  for (TokenId t = 0; t < 8; ++t) {
+    rig.append(b, t);
+    EXPECT_EQ(rig.finish(b), 1);
+  }
+}
+
+TEST(KvRoom, ALeafThatWasPromisedIsNotTakenOver) {
+  Rig rig(3);
+  leave(rig, counting(7));
+  const SequenceId b = rig.open(counting(6) + Tokens{50});  // would copy two slots of the leaf
+  const SequenceId c = rig.open(counting(8, 100));
+  EXPECT_TRUE(rig.cache->admit(c, 8));  // the free column and the leaf's
+  EXPECT_FALSE(rig.blocked(b));
+  EXPECT_FALSE(rig.reserve(b, 1).has_value());
+  EXPECT_EQ(rig.finish(c), 8);
 }
 
 TEST(KvRoom, AdmissionCountsOnWhatCanBeReclaimed) {

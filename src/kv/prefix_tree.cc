@@ -304,11 +304,7 @@ void PrefixTree::append(Node* tail, TokenId token) {
 
 void PrefixTree::own(Node* leaf, SequenceId owner) {
   CHECK(leaf->owner == 0 && leaf->children.empty() && leaf->complete());
-  Node* parent = leaf->parent;
-  std::unique_ptr<Node> owned = detach(leaf);
   leaf->owner = owner;
-  leaf->age = next_age();  // what it will hold from now on is younger than what others wait for
-  attach(parent, std::move(owned));
   add_live(leaf, +1);
 }
 
