@@ -33,7 +33,9 @@ struct Run {
 class Cli : public testing::Test {
  protected:
   void SetUp() override {
-    dir_ = std::filesystem::temp_directory_path() / ("coppice-cli-" + std::to_string(::getpid()));
+    std::string name = "coppice-cli-";
+    name += std::to_string(::getpid());
+    dir_ = std::filesystem::temp_directory_path() / name;
     std::filesystem::create_directories(dir_);
   }
   void TearDown() override {

@@ -18,22 +18,25 @@ namespace {
 constexpr size_t kPrompt = 9 * 64 + 29;  // nine chunks and a remainder, across a fold range
 constexpr int32_t kAnswer = 12;
 
-struct Setup {
+struct Case {
   const char* model;
   WeightType dtype;
   const char* backend;
   int32_t threads;
   bool other_fold = false;
 
+  friend void PrintTo(const Case& c, std::ostream* out) {
+    *out << c.model << " on " << c.backend << ", " << c.threads << " threads";
+  }
   auto key() const { return std::make_tuple(std::string(model), std::string(backend), other_fold); }
 };
 
-EngineOptions options_of(const Setup& setup) {
-  EngineOptions o = golden_options(setup.model);
-  o.dtype = setup.dtype;
-  o.kv_type = setup.dtype == WeightType::kF32 ? KvType::kF32 : KvType::kBF16;
-  o.backend = setup.backend;
-  o.threads = setup.threads;
+EngineOptions options_of(const Case& given) {
+  EngineOptions o = golden_options(given.model);
+  o.dtype = given.dtype;
+  o.kv_type = given.dtype == WeightType::kF32 ? KvType::kF32 : KvType::kBF16;
+  o.backend = given.backend;
+  o.threads = given.threads;
   o.max_live = 64;
   o.max_rows = 600;
   o.slice = 512;
@@ -41,8 +44,8 @@ EngineOptions options_of(const Setup& setup) {
   return o;
 }
 
-Rig rig_of(const Setup& setup, const EngineOptions& options) {
-  return Rig(options, setup.other_fold ? Rig::Wrap(fold_in_another_order) : Rig::Wrap());
+Rig rig_of(const Case& given, const EngineOptions& options) {
+  return Rig(options, given.other_fold ? Rig::Wrap(fold_in_another_order) : Rig::Wrap());
 }
 
 std::vector<TokenId> noise(uint32_t seed, size_t count) { return token_noise(seed, count, 3, 250); }
@@ -52,19 +55,19 @@ std::vector<TokenId> first_of(const std::vector<TokenId>& tokens, size_t count) 
 }
 
 // The request cold, alone, on one thread.
-Take alone(Setup setup, const std::vector<TokenId>& prompt, const Sampling& sampling) {
-  setup.threads = 1;
-  Rig rig = rig_of(setup, options_of(setup));
+Take alone(Case given, const std::vector<TokenId>& prompt, const Sampling& sampling) {
+  given.threads = 1;
+  Rig rig = rig_of(given, options_of(given));
   const auto tape = rig.submit(prompt, sampling);
   rig.run();
   EXPECT_EQ(tape->take().result.usage.cached_tokens, 0);
   return tape->take();
 }
 
-const Take& base_of(const Setup& setup) {
-  static std::map<decltype(setup.key()), Take> made;
-  const auto [at, fresh] = made.try_emplace(setup.key());
-  if (fresh) at->second = alone(setup, target(), greedy(kAnswer));
+const Take& base_of(const Case& given) {
+  static std::map<decltype(given.key()), Take> made;
+  const auto [at, fresh] = made.try_emplace(given.key());
+  if (fresh) at->second = alone(given, target(), greedy(kAnswer));
   return at->second;
 }
 
@@ -90,7 +93,7 @@ Diff compare(const Take& got, const Take& base) {
   return diff;
 }
 
-Diff compare(const Tape& got, const Take& base) {
+Diff compare(Tape& got, const Take& base) {
   Diff diff = compare(got.take(), base);
   diff.different += got.unsteady_rows;
   return diff;
@@ -98,19 +101,19 @@ Diff compare(const Tape& got, const Take& base) {
 
 // --- the conditions
 
-Diff warm(const Setup& setup) {
-  Rig rig = rig_of(setup, options_of(setup));
+Diff warm(const Case& given) {
+  Rig rig = rig_of(given, options_of(given));
   rig.submit(target(), greedy(kAnswer));
   rig.run();
   const auto tape = rig.submit(target(), greedy(kAnswer));
   rig.run();
   EXPECT_EQ(tape->take().result.usage.cached_tokens, static_cast<int64_t>(kPrompt) - 1);
-  return compare(*tape, base_of(setup));
+  return compare(*tape, base_of(given));
 }
 
 // A hit that ends inside a page, and one that ends where another retained prefix was split.
-Diff warm_in_part(const Setup& setup) {
-  Rig rig = rig_of(setup, options_of(setup));
+Diff warm_in_part(const Case& given) {
+  Rig rig = rig_of(given, options_of(given));
   for (const size_t shared : {size_t{333}, size_t{201}, size_t{540}}) {
     rig.submit(joined(first_of(target(), shared), noise(50, 40)), greedy(2));
     rig.run();
@@ -119,44 +122,45 @@ Diff warm_in_part(const Setup& setup) {
   rig.run();
   EXPECT_GT(tape->take().result.usage.cached_tokens, 512);
   EXPECT_LT(tape->take().result.usage.cached_tokens, 541);
-  return compare(*tape, base_of(setup));
+  return compare(*tape, base_of(given));
 }
 
-Diff resliced(const Setup& setup, int32_t slice) {
-  EngineOptions o = options_of(setup);
+Diff resliced(const Case& given, int32_t slice) {
+  EngineOptions o = options_of(given);
   o.slice = slice;
-  Rig rig = rig_of(setup, o);
+  Rig rig = rig_of(given, o);
   const auto tape = rig.submit(target(), greedy(kAnswer));
   rig.run();
   EXPECT_EQ(rig.core().stats().longest_slice, slice);
-  return compare(*tape, base_of(setup));
+  return compare(*tape, base_of(given));
 }
 
-// `company` requests in one step; they share the target's beginning at many different lengths.
-Diff in_company(const Setup& setup, uint32_t company, AttentionPartition partition) {
-  EngineOptions o = options_of(setup);
+// `company` requests in one step; they share the target's beginning at eight different lengths.
+Diff in_company(const Case& given, uint32_t company, AttentionPartition partition) {
+  EngineOptions o = options_of(given);
   o.attention = partition;
-  Rig rig = rig_of(setup, o);
+  Rig rig = rig_of(given, o);
   std::vector<std::vector<TokenId>> prompts;
   for (uint32_t i = 1; i < company; ++i) {
-    prompts.push_back(joined(first_of(target(), 190 + i * 6), noise(100 + i, 13 + i % 7)));
+    prompts.push_back(joined(first_of(target(), 190 + i % 8 * 47), noise(100 + i, 13 + i % 7)));
   }
   prompts.push_back(target());
   std::vector<std::shared_ptr<Tape>> tapes;
-  for (const auto& prompt : prompts) tapes.push_back(rig.submit(prompt, greedy(kAnswer)));
+  // Long enough answers that the first still run when the last has been prefilled.
+  for (const auto& prompt : prompts) tapes.push_back(rig.submit(prompt, greedy(2 * kAnswer)));
   rig.run();
   EXPECT_EQ(rig.core().stats().max_step_sequences, company);
-  Diff diff = compare(*tapes.back(), base_of(setup));
+  Diff diff = compare(*tapes.back(), base_of(given));
   for (const uint32_t i : {0u, company / 2}) {
     EXPECT_GE(prompts[i].size(), 3u * 64u + 1u);
-    diff += compare(*tapes[i], alone(setup, prompts[i], greedy(kAnswer)));
+    diff += compare(*tapes[i], alone(given, prompts[i], greedy(kAnswer)));
   }
   return diff;
 }
 
 // Each choice against its own text run cold as a prompt.
-Diff forked(const Setup& setup) {
-  Rig rig = rig_of(setup, options_of(setup));
+Diff forked(const Case& given) {
+  Rig rig = rig_of(given, options_of(given));
   Sampling s = greedy(kAnswer);
   s.n = 3;
   s.temperature = 1.5;
@@ -170,7 +174,7 @@ Diff forked(const Setup& setup) {
     EXPECT_EQ(take.result.usage.cached_tokens, choice == 0 ? 0 : static_cast<int64_t>(kPrompt));
     EXPECT_EQ(take.tokens.size(), static_cast<size_t>(kAnswer));
     different.insert(take.tokens);
-    diff += compare(take, alone(setup, joined(target(), take.tokens), greedy(1)));
+    diff += compare(take, alone(given, joined(target(), take.tokens), greedy(1)));
   }
   EXPECT_EQ(different.size(), 3u);
   diff.different += tape->unsteady_rows;
@@ -179,10 +183,10 @@ Diff forked(const Setup& setup) {
 
 // Set aside in the middle of its prompt or its answer, with some or all of its own pages taken,
 // then resumed.
-Diff preempted(const Setup& setup, bool in_prompt, bool take_all) {
-  EngineOptions o = options_of(setup);
+Diff preempted(const Case& given, bool in_prompt, bool take_all) {
+  EngineOptions o = options_of(given);
   o.slice = 200;
-  Rig rig = rig_of(setup, o);
+  Rig rig = rig_of(given, o);
   rig.submit(joined(first_of(target(), 250), noise(60, 30)), greedy(40));
   const auto tape = rig.submit(target(), greedy(kAnswer));
   const Take& take = tape->take();
@@ -195,14 +199,14 @@ Diff preempted(const Setup& setup, bool in_prompt, bool take_all) {
   EXPECT_GE(take.result.preemptions, 1);
   // What was taken was evaluated again.
   EXPECT_GT(take.result.usage.evaluated_tokens, static_cast<int64_t>(kPrompt) - 250 + kAnswer);
-  return compare(*tape, base_of(setup));
+  return compare(*tape, base_of(given));
 }
 
 // Two equal prompts at once; `cancel_after` steps later the first goes (0: never).
-Diff joined_prefill(const Setup& setup, int cancel_after) {
-  EngineOptions o = options_of(setup);
+Diff joined_prefill(const Case& given, int cancel_after) {
+  EngineOptions o = options_of(given);
   o.slice = 100;
-  Rig rig = rig_of(setup, o);
+  Rig rig = rig_of(given, o);
   const auto first = rig.submit(target(), greedy(kAnswer));
   const auto second = rig.submit(target(), greedy(kAnswer));
   for (int i = 0; i < cancel_after; ++i) rig.step();
@@ -210,12 +214,12 @@ Diff joined_prefill(const Setup& setup, int cancel_after) {
   rig.run();
   const int64_t written = cancel_after > 0 ? cancel_after * 100 : static_cast<int64_t>(kPrompt) - 1;
   EXPECT_EQ(second->take().result.usage.cached_tokens, written);
-  Diff diff = compare(*second, base_of(setup));
-  diff += compare(*first, base_of(setup));
+  Diff diff = compare(*second, base_of(given));
+  diff += compare(*first, base_of(given));
   return diff;
 }
 
-class Promise3 : public testing::TestWithParam<Setup> {
+class Promise3 : public testing::TestWithParam<Case> {
  protected:
   static void expect_same(const Diff& diff, int at_least = kAnswer) {
     EXPECT_EQ(diff.different, 0);
@@ -268,8 +272,8 @@ TEST_P(Promise3, Joined) {
   expect_same(joined_prefill(GetParam(), 3));
 }
 
-std::vector<Setup> setups() {
-  std::vector<Setup> out;
+std::vector<Case> cases() {
+  std::vector<Case> out;
   for (const char* model : {"llama", "llama3", "qwen2", "qwen3"}) {
     out.push_back({model, WeightType::kF32, "ref", 1});
     for (const int threads : {1, 2}) out.push_back({model, WeightType::kF32, "cpu", threads});
@@ -281,9 +285,9 @@ std::vector<Setup> setups() {
   return out;
 }
 
-INSTANTIATE_TEST_SUITE_P(Goldens, Promise3, testing::ValuesIn(setups()), [](const auto& info) {
-  std::string name = std::string(info.param.model) + "_" + info.param.backend + "_" +
-                     std::to_string(info.param.threads);
+INSTANTIATE_TEST_SUITE_P(Goldens, Promise3, testing::ValuesIn(cases()), [](const auto& instance) {
+  std::string name = std::string(instance.param.model) + "_" + instance.param.backend + "_" +
+                     std::to_string(instance.param.threads);
   std::replace(name.begin(), name.end(), '-', '_');
   return name;
 });
@@ -292,7 +296,7 @@ INSTANTIATE_TEST_SUITE_P(Goldens, Promise3, testing::ValuesIn(setups()), [](cons
 // they would pass for anything.
 TEST(Promise3Canary, AnotherFoldIsSeen) {
   for (const char* backend : {"ref", "cpu"}) {
-    const Setup broken{"llama", WeightType::kF32, backend, 1, true};
+    const Case broken{"llama", WeightType::kF32, backend, 1, true};
     const Take again = alone(broken, target(), greedy(kAnswer));
     EXPECT_EQ(compare(again, base_of(broken)).different, 0);  // it is wrong, not random
     EXPECT_GT(warm_in_part(broken).different, 0);
