@@ -2,15 +2,30 @@
 // Owns:    nothing that outlives main.
 // Threads: one; torch's own below.
 // Fails:   2 for unknown or invalid flags, 1 for everything else, one line on stderr.
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 
 #include <CLI/CLI.hpp>
 
 #include "tools/train_commands.h"
+#include "tools/train_config.h"
+
+namespace {
+
+int report(const coppice::Error& error) {
+  std::fprintf(stderr, "coppice-train: %s\n", error.message.c_str());
+  return error.code == coppice::ErrorCode::kInvalidArgument ? 2 : 1;
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
+  auto arguments = coppice::tools::expand_config({argv + 1, argv + argc});
+  if (!arguments) return report(arguments.error());
+  std::reverse(arguments->begin(), arguments->end());  // the order CLI11 takes a vector in
   CLI::App app{"Train and examine Coppice's own model."};
+  app.name("coppice-train");
   app.require_subcommand(1);
   coppice::Status result;
   coppice::tools::add_tokenizer(app, result);
@@ -19,16 +34,11 @@ int main(int argc, char** argv) {
   coppice::tools::add_logits(app, result);
   coppice::tools::add_export(app, result);
   try {
-    app.parse(argc, argv);
+    app.parse(*arguments);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "coppice-train: %s\n", error.what());
-    return 1;
+    return report({coppice::ErrorCode::kInternal, error.what()});
   }
-  if (!result) {
-    std::fprintf(stderr, "coppice-train: %s\n", result.error().message.c_str());
-    return result.error().code == coppice::ErrorCode::kInvalidArgument ? 2 : 1;
-  }
-  return 0;
+  return result ? 0 : report(result.error());
 }

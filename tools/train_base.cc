@@ -36,7 +36,8 @@ void add_base(CLI::App& app, Status& result) {
   auto* sub = app.add_subcommand("base", "train the model from scratch, or go on with --resume");
   auto o = std::make_shared<train::BaseOptions>();
   auto out = std::make_shared<std::string>();
-  sub->set_config("--config", "", "read flags from this file (TOML)");
+  sub->option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+  sub->footer("--config FILE: read flags from a JSON object; flags after it override it.");
   sub->add_option("--out", *out, "directory of the run")->required();
   sub->add_option("--log", o->log, "append progress to this file, one JSON object a line");
   sub->add_flag("--resume", o->resume, "go on from the checkpoint in --out");

@@ -28,6 +28,13 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+std::string percent(double part) {
+  if (std::isnan(part)) return "not asked yet";
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f %%", 100 * part);
+  return text;
+}
+
 // A seed for item n of a named stream of a run.
 uint64_t stream(uint64_t run_seed, uint64_t name, uint64_t n) {
   return storefront::Random(storefront::Random(run_seed * 0x9e37u + name).next() + n).next();
@@ -134,7 +141,8 @@ Status BaseTrainer::evaluate() {
   exam.seed = kExamSeed;
   TRY(const Score score, examine(twin_, bpe_, exam));
   accuracy_ = score.rate();
-  std::printf("  stage %d: %d facts, held out: %.1f %% exact", stage_, exam.facts, 100 * accuracy_);
+  std::printf("  stage %d: %d facts, held out: %s exact", stage_, exam.facts,
+              percent(accuracy_).c_str());
   const bool last = stage_ + 1 == static_cast<int>(curriculum().size());
   if (accuracy_ >= options_.advance_at && !last) ++stage_;
   std::printf("%s\n", accuracy_ >= options_.advance_at && !last ? " -> next stage" : "");
@@ -148,10 +156,11 @@ Status BaseTrainer::report(double loss, double seconds) {
   reported_tokens_ = tokens_;
   const double left = static_cast<double>(options_.steps - adam_.steps()) / rate;
   std::printf(
-      "step %lld/%lld  loss %.4f  held-out %.1f %%  stage %d  %.2f M tokens  %.0f tokens/s  "
+      "step %lld/%lld  loss %.4f  held-out %s  stage %d  %.2f M tokens  %.0f tokens/s  "
       "%.0f min left\n",
       static_cast<long long>(adam_.steps()), static_cast<long long>(options_.steps), loss,
-      100 * accuracy_, stage_, static_cast<double>(tokens_) * 1e-6, token_rate, left / 60);
+      percent(accuracy_).c_str(), stage_, static_cast<double>(tokens_) * 1e-6, token_rate,
+      left / 60);
   std::fflush(stdout);
   if (options_.log.empty()) return {};
   std::ofstream log(options_.log, std::ios::app);

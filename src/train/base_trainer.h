@@ -4,6 +4,7 @@
 // Fails:   files, a loss that is not finite, a checkpoint of another run.
 #pragma once
 
+#include <cmath>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -72,7 +73,7 @@ class BaseTrainer {
   int64_t tokens_ = 0;      // positions trained on so far
   int64_t reported_tokens_ = 0;
   int stage_ = 0;
-  double accuracy_ = 0;  // held out, at the last evaluation
+  double accuracy_ = std::nan("");  // held out, at this sitting's last evaluation
   double grad_norm_ = 0;
 };
 

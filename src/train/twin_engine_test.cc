@@ -1,5 +1,5 @@
-// The twin that is trained and the engine that serves are one network: on the bundled weights, in f32, their
-// logits agree to 1e-4.
+// The twin that is trained and the engine that serves are one network: on the bundled weights, in
+// f32, their logits agree to 1e-4.
 #include <numeric>
 
 #include <gtest/gtest.h>
