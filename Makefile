@@ -8,6 +8,7 @@
 SHELL := /bin/bash
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
+UNIT_TESTS := base_test tensor_test ops_test text_test kv_test model_test engine_test eval_test tools_test
 CTEST := ctest --output-on-failure --no-tests=error
 
 .PHONY: all release demo test checks test-release test-dev test-tsan test-fuzz train test-train soak format install clean
@@ -39,7 +40,7 @@ test-release:
 test-dev:
 	@scripts/setup.sh build test
 	cmake --preset dev > /dev/null
-	cmake --build --preset dev -j $(JOBS)
+	cmake --build --preset dev -j $(JOBS) --target $(UNIT_TESTS)
 	cd build/dev && $(CTEST) -L unit
 
 test-tsan:
