@@ -32,13 +32,39 @@ std::string accepted(const CLI::App& command, const std::string& complaint) {
   return {};
 }
 
-int usage_error(const CLI::App& app, const CLI::ParseError& error) {
+// "coppice bench attention"
+std::string path_of(const CLI::App& command) {
+  if (command.get_parent() == nullptr) return command.get_name();
+  std::string path = path_of(*command.get_parent());
+  path += ' ';
+  return path += command.get_name();
+}
+
+// What to say when a command was expected: first, the word in its place, or nothing.
+std::string no_command(const CLI::App& app, const std::string& word) {
+  std::string names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    names += names.empty() ? "" : ", ";
+    names += command->get_name();
+  }
+  const bool given = !word.empty() && word[0] != '-';
+  return (given ? '"' + word + "\" is not a command" : "the line names no command") + "; " +
+         app.get_name() + " takes " + names;
+}
+
+int usage_error(const CLI::App& app, const CLI::ParseError& error,
+                const std::vector<std::string>& arguments) {
   const CLI::App& command = deepest(app);
-  const std::string path = command.get_parent() == nullptr ? "coppice" : command.get_name();
-  const std::string complaint = error.what();
-  std::fprintf(stderr, "coppice: %s%s (coppice %s--help lists what it accepts)\n",
-               complaint.c_str(), accepted(command, complaint).c_str(),
-               command.get_parent() == nullptr ? "" : (path + " ").c_str());
+  std::string complaint = error.what();
+  if (!command.get_subcommands([](const CLI::App*) { return true; }).empty()) {
+    const bool at_top = command.get_parent() == nullptr;
+    const size_t place = at_top ? 0 : 1;
+    complaint = no_command(command, arguments.size() > place ? arguments[place] : "");
+  } else {
+    complaint += accepted(command, complaint);
+  }
+  std::fprintf(stderr, "coppice: %s (%s --help lists what it accepts)\n", complaint.c_str(),
+               path_of(command).c_str());
   return kExitUsage;
 }
 
@@ -59,7 +85,7 @@ int run(std::vector<std::string> arguments) {
     app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return app.exit(error);
-    return usage_error(app, error);
+    return usage_error(app, error, arguments);
   }
   return command();
 }
