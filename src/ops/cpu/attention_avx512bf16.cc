@@ -39,6 +39,8 @@ struct DotOps {
   static COPPICE_INLINE F16 set(float x) { return {_mm512_set1_ps(x)}; }
   static COPPICE_INLINE F16 load(const float* from) { return {_mm512_load_ps(from)}; }
   static COPPICE_INLINE void store(const F16& x, float* to) { _mm512_store_ps(to, x.v); }
+  static COPPICE_INLINE F16 load_unaligned(const float* from) { return {_mm512_loadu_ps(from)}; }
+  static COPPICE_INLINE void store_unaligned(const F16& x, float* to) { _mm512_storeu_ps(to, x.v); }
   static COPPICE_INLINE F16 add(const F16& a, const F16& b) { return {_mm512_add_ps(a.v, b.v)}; }
   static COPPICE_INLINE F16 sub(const F16& a, const F16& b) { return {_mm512_sub_ps(a.v, b.v)}; }
   static COPPICE_INLINE F16 mul(const F16& a, const F16& b) { return {_mm512_mul_ps(a.v, b.v)}; }

@@ -43,6 +43,8 @@ struct EmulatedOps {
     return each([&](int i) { return from[i]; });
   }
   static void store(const F16& x, float* to) { std::copy_n(x.v, 16, to); }
+  static F16 load_unaligned(const float* from) { return load(from); }
+  static void store_unaligned(const F16& x, float* to) { store(x, to); }
   static F16 add(const F16& a, const F16& b) {
     return each([&](int i) { return a.v[i] + b.v[i]; });
   }

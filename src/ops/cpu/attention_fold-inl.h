@@ -105,12 +105,14 @@ class ItemFold {
   void load_query(int32_t i) {
     const float* from = job_.q + source(i);
     const F16 scale = Ops::set(Pages::kScaledQ ? job_.scale2 : 1.0f);
-    alignas(64) float padded[16];
-    for (int32_t d = 0; d < dim_; d += 16) {
-      const int32_t valid = std::min(16, job_.dim - d);
-      for (int32_t j = 0; j < 16; ++j) padded[j] = j < valid ? from[d + j] : 0.0f;
-      Pages::put(Ops::mul(Ops::load(padded), scale), query(i) + d);
+    int32_t d = 0;
+    for (; d + 16 <= job_.dim; d += 16) {
+      Pages::put(Ops::mul(Ops::load_unaligned(from + d), scale), query(i) + d);
     }
+    if (d == dim_) return;
+    alignas(64) float padded[16] = {};
+    std::copy_n(from + d, job_.dim - d, padded);
+    Pages::put(Ops::mul(Ops::load(padded), scale), query(i) + d);
   }
 
   void clear_total(int32_t i) {
@@ -120,17 +122,20 @@ class ItemFold {
   }
 
   void write_rows() {
-    alignas(64) float padded[16];
     for (int32_t i = 0; i < packed(); ++i) {
       float* to = job_.out + source(i);
       const float sum = rows_.total_l[i];
       const F16 inverse = Ops::set(sum > 0.0f ? 1.0f / sum : 0.0f);
-      for (int32_t d = 0; d < dim_; d += 16) {
-        // Adding zero turns a sum of vanished terms, -0 or +0 by way of masked slots, into +0.
-        const F16 mean = Ops::mul(Ops::load(total(i) + d), inverse);
-        Ops::store(Ops::add(mean, Ops::set(0.0f)), padded);
-        std::copy_n(padded, std::min(16, job_.dim - d), to + d);
-      }
+      // Adding zero turns a sum of vanished terms, -0 or +0 by way of masked slots, into +0.
+      const auto mean = [&](int32_t d) {
+        return Ops::add(Ops::mul(Ops::load(total(i) + d), inverse), Ops::zero());
+      };
+      int32_t d = 0;
+      for (; d + 16 <= job_.dim; d += 16) Ops::store_unaligned(mean(d), to + d);
+      if (d == dim_) continue;
+      alignas(64) float padded[16];
+      Ops::store(mean(d), padded);
+      std::copy_n(padded, job_.dim - d, to + d);
     }
   }
 

@@ -64,6 +64,16 @@ struct SimdOps {
     COPPICE_UNROLL
     for (int i = 0; i < kVectors; ++i) hn::Store(x.v[i], Tag(), to + i * kLanes);
   }
+  static HWY_INLINE F16 load_unaligned(const float* from) {
+    F16 out;
+    COPPICE_UNROLL
+    for (int i = 0; i < kVectors; ++i) out.v[i] = hn::LoadU(Tag(), from + i * kLanes);
+    return out;
+  }
+  static HWY_INLINE void store_unaligned(const F16& x, float* to) {
+    COPPICE_UNROLL
+    for (int i = 0; i < kVectors; ++i) hn::StoreU(x.v[i], Tag(), to + i * kLanes);
+  }
   static HWY_INLINE F16 add(const F16& a, const F16& b) {
     F16 out;
     COPPICE_UNROLL
