@@ -52,7 +52,7 @@ test-tsan:
 test-fuzz:
 	@scripts/setup.sh build test
 	cmake --preset fuzz > /dev/null
-	cmake --build --preset fuzz -j $(JOBS)
+	cmake --build --preset fuzz -j $(JOBS) --target fuzzers
 	scripts/fuzz.sh build/fuzz 20
 
 train:
@@ -68,7 +68,7 @@ test-train:
 
 soak: test-release
 	cmake --preset fuzz > /dev/null
-	cmake --build --preset fuzz -j $(JOBS)
+	cmake --build --preset fuzz -j $(JOBS) --target fuzzers
 	scripts/soak.sh build/release build/fuzz
 
 format:
