@@ -9,6 +9,8 @@
 namespace coppice::engine {
 namespace {
 
+// Answers up to this length grow without allocating in a step.
+constexpr int64_t kUsualAnswer = 4096;
 // How many tokens beyond those it has a sequence is promised room for.
 constexpr int64_t kAhead = 256;
 // Room can appear without the scheduler's doing (a pin runs out), so a refused head of the queue is
@@ -17,9 +19,10 @@ constexpr int32_t kRetrySteps = 16;
 
 template <class Container>
 void insert_by_age(Container& container, std::unique_ptr<Sequence> sequence) {
-  const auto at = std::find_if(container.begin(), container.end(),
-                               [&](const auto& other) { return sequence->older_than(*other); });
-  container.insert(at, std::move(sequence));
+  // From the young end: a new arrival is the youngest.
+  const auto at = std::find_if(container.rbegin(), container.rend(),
+                               [&](const auto& other) { return other->older_than(*sequence); });
+  container.insert(at.base(), std::move(sequence));
 }
 
 std::string outgrown(const Sequence& s, int64_t needed, int64_t budget, const kv::KvStats& stats) {
@@ -156,6 +159,9 @@ bool Scheduler::admit_first() {
 }
 
 void Scheduler::make_live(std::unique_ptr<Sequence> sequence, kv::SequenceId id, int64_t promised) {
+  // Here and not before, so that a long queue holds no more than its prompts.
+  sequence->tokens.reserve(static_cast<size_t>(std::min(
+      sequence->final_total(), static_cast<int64_t>(sequence->tokens.size()) + kUsualAnswer)));
   sequence->kv = id;
   sequence->promised = promised;
   by_kv_[id] = sequence.get();

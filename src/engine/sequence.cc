@@ -17,10 +17,6 @@ Sequence::Sequence(std::shared_ptr<const Submission> submission, int32_t choice,
     : submission_(std::move(submission)),
       text_(tokenizer, submission_->sampling),
       prompt_evaluated_(submission_->prompt.size(), false) {
-  // Grown here, so that no step allocates for the usual request.
-  constexpr int64_t kUsual = 4096;
-  tokens.reserve(
-      static_cast<size_t>(prompt_tokens() + std::min<int64_t>(sampling().max_tokens, kUsual)));
   tokens = submission_->prompt;
   result.id = submission_->id;
   result.choice = choice;

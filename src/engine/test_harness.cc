@@ -97,7 +97,8 @@ void Rig::expect_all_free() {
 
 EngineOptions golden_options(const std::string& model) {
   EngineOptions options;
-  options.model = std::string(COPPICE_TEST_DATA) + "/models/" + model;
+  options.model = COPPICE_TEST_DATA "/models/";
+  options.model += model;
   options.backend = "ref";
   options.threads = 1;
   options.dtype = WeightType::kF32;
