@@ -1,12 +1,8 @@
 // The twin that is trained and the engine that serves are one network: on the bundled weights, in
 // f32, their logits agree to 1e-4.
-#include <numeric>
-
 #include <gtest/gtest.h>
 
-#include "model/model.h"
-#include "model/test_sequence.h"
-#include "ops/backends.h"
+#include "train/engine_logits.h"
 #include "train/twin.h"
 
 namespace coppice::train {
@@ -34,21 +30,11 @@ TEST_P(TwinAndEngine, AgreeOnTheBundledModel) {
           .squeeze(0)
           .contiguous();
 
-  auto backend = ops::make_backend(GetParam(), {.threads = 2, .weights = DType::kF32});
-  ASSERT_TRUE(backend) << backend.error().message;
-  const auto checkpoint = model::Checkpoint::open(kBundled);
-  ASSERT_TRUE(checkpoint) << checkpoint.error().message;
-  const auto rows = static_cast<int32_t>(ids.size());
-  auto model = model::Model::load(**checkpoint, **backend, rows, {});
-  ASSERT_TRUE(model) << model.error().message;
-  model::testing::TestSequence sequence(**backend, (*model)->config(), DType::kF32, rows);
-  std::vector<int32_t> all(ids.size());
-  std::iota(all.begin(), all.end(), 0);
-  const TensorView logits = sequence.step(**model, ids, all);
-
-  ASSERT_EQ(logits.elements(), expected.numel());
+  auto logits = engine_logits(kBundled, GetParam(), ids);
+  ASSERT_TRUE(logits) << logits.error().message;
+  ASSERT_EQ(static_cast<int64_t>(logits->size()), expected.numel());
   const auto got =
-      torch::from_blob(logits.f32(), {expected.size(0), expected.size(1)}, torch::kFloat32);
+      torch::from_blob(logits->data(), {expected.size(0), expected.size(1)}, torch::kFloat32);
   EXPECT_GT((expected.max() - expected.min()).item<float>(), 5.0f);  // a network that has learned
   EXPECT_LE((got - expected).abs().max().item<float>(), 1e-4f);
 }
