@@ -1,5 +1,6 @@
-// A race on purpose: two workers add to one plain integer. Its test passes only when the thread sanitizer
-// reports it, which shows that a clean run of the other tests under that build means something.
+// A race on purpose: two workers add to one plain integer. Its test passes only when the thread
+// sanitizer reports it, which shows that a clean run of the other tests under that build means
+// something.
 #include <cstdio>
 
 #include "ops/cpu/thread_pool.h"
