@@ -1,5 +1,6 @@
 // A .gguf file: any bytes are a checkpoint whose tensors can be read whole, or one line that says
 // why not; its tokenizer is JSON text or another such line.
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -22,13 +23,17 @@ void require_one_line(const std::string& message) {
 void read_tensors(const model::GgufFile& file, const model::Checkpoint& checkpoint) {
   uint64_t sum = 0;
   for (const auto& [name, entry] : file.tensors()) {
-    const auto view = checkpoint.tensor(model::gguf_to_hf(name), entry.shape);
-    if (!view) {
-      require_one_line(view.error().message);
+    const std::string hf = model::gguf_to_hf(name);
+    const auto type = checkpoint.check(hf, entry.shape);
+    const auto data = checkpoint.tensor(hf, entry.shape);
+    REQUIRE(type.has_value() == data.has_value());
+    if (!data) {
+      require_one_line(data.error().message);
       continue;
     }
-    const auto* bytes = static_cast<const uint8_t*>(view->raw());
-    for (int64_t i = 0; i < view->bytes(); ++i) sum += bytes[i];
+    REQUIRE(data->view.type() == *type);
+    const auto* bytes = static_cast<const uint8_t*>(data->view.raw());
+    for (int64_t i = 0; i < data->view.bytes(); ++i) sum += bytes[i];
   }
   REQUIRE(sum <= 255 * static_cast<uint64_t>(file.bytes().size()));
 }
@@ -51,6 +56,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!checkpoint) return 0;
   REQUIRE((*checkpoint)->names().size() == file->tensors().size());
   REQUIRE((*checkpoint)->has("lm_head.weight") != (*checkpoint)->config().tie_word_embeddings);
+  for (const float frequency : (*checkpoint)->config().rope_inv_freq) {
+    REQUIRE(std::isfinite(frequency) && frequency > 0);
+  }
   read_tensors(*file, **checkpoint);
   return 0;
 }

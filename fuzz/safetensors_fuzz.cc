@@ -17,19 +17,18 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     for (const char c : table.error().message) REQUIRE(c >= 0x20 && c < 0x7f);
     return 0;
   }
-  model::TensorBytes copies;
   uint64_t sum = 0;
   for (const auto& [name, entry] : *table) {
     const auto found = model::find_tensor(*table, name, entry.shape, "f");
     REQUIRE(found.has_value() == entry.unreadable.empty());
     if (!found) continue;
-    const auto view = copies.view(file, name, entry);
-    REQUIRE(view && view->bytes() == entry.end - entry.begin);
-    REQUIRE(reinterpret_cast<uintptr_t>(view->raw()) %
+    const auto data = model::tensor_data(file, entry);
+    REQUIRE(data && data->view.bytes() == entry.end - entry.begin);
+    REQUIRE(reinterpret_cast<uintptr_t>(data->view.raw()) %
                 static_cast<uintptr_t>(model::dtype_alignment(entry.type)) ==
             0);
-    const auto* bytes = static_cast<const uint8_t*>(view->raw());
-    for (int64_t i = 0; i < view->bytes(); ++i) sum += bytes[i];
+    const auto* bytes = static_cast<const uint8_t*>(data->view.raw());
+    for (int64_t i = 0; i < data->view.bytes(); ++i) sum += bytes[i];
   }
   REQUIRE(sum <= 255 * static_cast<uint64_t>(size));
   return 0;

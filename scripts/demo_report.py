@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""What `make demo` prints: a few answers, the share of exact ones, the receipt, one line of the benchmark."""
+"""What `make demo` prints: a few answers, the share of exact ones, the receipt, one line of the benchmark.
+
+Fails where the claim would be hollow: answers that are wrong or differ between the two ways, nothing shared."""
 import json
 import pathlib
 import sys
@@ -34,16 +36,25 @@ def main() -> int:
           f"({kv['sharing_factor']:.1f}x)")
     print(f"tokens per second             {receipt['timings']['tokens_per_second']:.0f} two-phase, "
           f"{other['timings']['tokens_per_second']:.0f} per-sequence")
-    print("same answers in both          " +
-          ("yes" if [a["tokens"] for a in answers] == [a["tokens"] for a in others] else "NO"))
+    same = [a["tokens"] for a in answers] == [a["tokens"] for a in others]
+    print(f"same answers in both          {'yes' if same else 'NO'}")
 
-    for b in lines(work / "bench.jsonl"):
+    bench = lines(work / "bench.jsonl")
+    for b in bench:
         print(f"\nattention, the paper's shape ({b['heads']}/{b['kv_heads']} heads, D {b['head_dim']}, batch {b['batch']}, "
               f"{b['shared']} shared + {b['private']} private tokens), one layer and step:\n"
               f"  two-phase {b['two_phase_us'] / 1000:.1f} ms; shared pages, one sequence at a time "
               f"{b['per_sequence_us'] / 1000:.1f} ms; private copies {b['per_sequence_unshared_us'] / 1000:.1f} ms "
               f"({b['per_sequence_unshared_us'] / b['two_phase_us']:.1f}x)")
-    return 0
+    failures = [what for what, holds in {
+        "at least nine answers in ten are exact": exact * 10 >= 9 * len(asked),
+        "both ways answer alike": same,
+        "the prefix is held once": kv["sharing_factor"] > 5,
+        "the benchmark ran": len(bench) == 1,
+    }.items() if not holds]
+    for what in failures:
+        print(f"demo: this does not hold: {what}", file=sys.stderr)
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def write_gguf():
             ("llama.vocab_size", STRING, "x"), ("split.count", U16, 2),
             ("llama.attention.key_length", I32, 3), ("llama.attention.value_length", I16, 4),
             ("llama.attention.scale", F32, 0.5), ("llama.rope.freq_base", F64, 0.5),
-            ("llama.rope.freq_base", STRING, "x"), ("llama.rope.scale_linear", F32, 4.0),
+            ("llama.rope.freq_base", STRING, "x"), ("llama.rope.scale_linear", F32, 4.0), ("llama.rope.scaling.factor", F64, 1e-300),
             ("general.alignment", U32, 3), ("tokenizer.ggml.eos_token_id", I8, -1)]:
         put("gguf", f"bad_{key.rsplit('.', 1)[1]}_{kind}", model("llama", [(key, kind, content)]))
     for name, changed in {
@@ -191,6 +191,7 @@ def write_config():
         "quantised": dict(quantization_config={}), "partial": dict(partial_rotary_factor=0.5),
         "slides": dict(use_sliding_window=True), "layers": dict(layer_types=["sliding_attention"]),
         "layers_text": dict(layer_types="x"), "yarn": dict(rope_scaling=dict(rope_type="yarn")),
+        "tiny_factor": dict(rope_scaling=dict(type="linear", factor=1e-300)),
         "rope_number": dict(rope_scaling=1), "rope_nested": dict(rope_parameters=dict(a={})),
         "rope_partial": dict(rope_parameters=dict(partial_rotary_factor=0.5)),
         "rope_order": dict(rope_parameters=dict(llama3, high_freq_factor=1.0)),
@@ -208,6 +209,22 @@ def write_config():
     put("config", "broken", b'{"a": \xff}')
 
 
+def write_shard_index():
+    good = {"metadata": {"total_size": 16}, "weight_map": {"x": "a.safetensors",
+                                                           "y": "b-00001-of-00002.safetensors"}}
+    put("shard_index", "two", json.dumps(good).encode())
+    put("shard_index", "list", b"[]")
+    put("shard_index", "no_map", b"{}")
+    put("shard_index", "map_list", b'{"weight_map": []}')
+    for name, file in {"up": "../a.safetensors", "root": "/a.safetensors", "number": 7,
+                       "zero": "a\0.safetensors", "suffix": "a.bin", "bare": ".safetensors",
+                       "backslash": "a\\b.safetensors"}.items():
+        put("shard_index", name, json.dumps({"weight_map": {"x": file}}).encode())
+    put("shard_index", "twice", b'{"weight_map": {"x": "a.safetensors", "x": "b.safetensors"}}')
+    put("shard_index", "broken", b'{"weight_map": {"x"')
+
+
 write_safetensors()
+write_shard_index()
 write_gguf()
 write_config()

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -81,6 +82,43 @@ TEST_F(Cli, ASinglePromptStreamsText) {
   EXPECT_EQ(run.err, "");
   const json line = generate("-p 'Hello there' -n 8 --json").lines().at(0);
   EXPECT_EQ(run.out, line["text"].get<std::string>() + "\n");
+}
+
+TEST_F(Cli, OutputThatCannotBeWrittenIsAFailure) {
+  const int status = std::system(COPPICE_BINARY " generate -m " COPPICE_TEST_DATA
+                                                "/models/llama --kv-budget 64M -t 1 -p Hello -n 4"
+                                                " --json > /dev/full 2> /dev/null");
+  EXPECT_EQ(WEXITSTATUS(status), 1);
+}
+
+TEST_F(Cli, ADirectoryIsNotAPrompt) {
+  for (const char* flag : {"--prompt-file ", "--batch "}) {
+    const Outcome run = generate(flag + dir_.string());
+    EXPECT_EQ(run.code, 1);
+    EXPECT_NE(run.err.find("cannot be read; name a readable file"), std::string::npos) << run.err;
+  }
+}
+
+TEST_F(Cli, AModelWhoseLogitsAreNotFiniteSaysSo) {
+  namespace fs = std::filesystem;
+  const fs::path model = dir_ / "broken";
+  fs::copy(COPPICE_TEST_DATA "/models/llama", model);
+  const std::string weights = (model / "model.safetensors").string();
+  std::string bytes = *read_file(weights);
+  uint64_t header = 0;
+  std::memcpy(&header, bytes.data(), sizeof(header));
+  const json norm = json::parse(bytes.substr(8, header))["model.norm.weight"];
+  const size_t begin = 8 + header + norm["data_offsets"][0].get<size_t>();
+  const size_t end = 8 + header + norm["data_offsets"][1].get<size_t>();
+  std::fill(bytes.begin() + static_cast<std::ptrdiff_t>(begin),
+            bytes.begin() + static_cast<std::ptrdiff_t>(end), '\xff');  // NaN in every float type
+  ASSERT_TRUE(write_file(weights, bytes));
+  const Outcome run = coppice("generate -m " + model.string() + " -p Hello -n 4 --json");
+  EXPECT_EQ(run.code, 1);
+  const json line = run.lines().at(0);
+  EXPECT_EQ(line["finish_reason"], "error");
+  EXPECT_EQ(line["usage"]["completion_tokens"], 0);
+  EXPECT_NE(line["error"].dump().find("logits are not finite"), std::string::npos) << line;
 }
 
 TEST_F(Cli, JsonHasEverySettledKey) {

@@ -4,6 +4,8 @@
 #include <limits>
 #include <optional>
 
+#include "text/json.h"
+
 namespace coppice::tools {
 namespace {
 
@@ -204,14 +206,12 @@ BatchItem read_line(std::string_view text, int64_t number, const Request& defaul
   const auto refuse = [&](const Error& error) {
     item.request = fail(error.code, "line " + std::to_string(number) + ": " + error.message);
   };
-  json line;
-  try {
-    line = json::parse(text);
-  } catch (const json::parse_error& error) {
-    refuse({ErrorCode::kInvalidArgument,
-            "is not JSON at byte " + std::to_string(error.byte) + " of the line"});
+  const auto parsed = text::parse_json(text, "line " + std::to_string(number));
+  if (!parsed) {
+    item.request = fail(ErrorCode::kInvalidArgument, parsed.error().message);
     return item;
   }
+  const json& line = *parsed;
   if (!line.is_object()) {
     refuse(
         {ErrorCode::kInvalidArgument, std::string("takes an object; it is ") + line.type_name()});

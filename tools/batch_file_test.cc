@@ -69,6 +69,8 @@ TEST(BatchFile, ABadLineNamesLineAndFieldAndTheOthersStand) {
   };
   const Case cases[] = {
       {"{oops", "is not JSON at byte 2"},
+      {R"({"prompt": "a", "temperature": 1e999})", "number that is too large, ending at byte 35"},
+      {R"({"prompt": "a", "prompt": "b"})", "has the key \"prompt\" twice"},
       {"[1]", "takes an object; it is array"},
       {"{}", "prompt is missing"},
       {R"({"prompt": null})", "prompt is missing"},
@@ -101,6 +103,16 @@ TEST(BatchFile, ABadLineNamesLineAndFieldAndTheOthersStand) {
     EXPECT_EQ(message.find("line 2: "), 0u) << message;
     EXPECT_NE(message.find(c.named), std::string::npos) << message;
   }
+}
+
+TEST(BatchFile, DeepNestingIsRefusedAndNotFollowed) {
+  const std::string open(200000, '['), close(200000, ']');
+  const std::string line = R"({"prompt": "a", "id": )" + open + close + "}";
+  const BatchFile file = parse_batch(line + "\n{\"prompt\": \"b\"}", {});
+  ASSERT_EQ(file.items.size(), 2u);
+  ASSERT_FALSE(file.items[0].request);
+  EXPECT_EQ(file.items[0].request.error().message, "line 1: is nested more than 64 deep");
+  EXPECT_TRUE(file.items[1].request);
 }
 
 TEST(BatchFile, NeutralValuesOfWhatIsNotThereYetPass) {

@@ -81,6 +81,9 @@ Expected<AttentionShape> shape_of(const Flags& flags) {
   if (flags.kv_heads < 1 || flags.heads < 1 || flags.heads % flags.kv_heads != 0) {
     return fail(bad_flag("--heads", "a multiple of --kv-heads, both from 1 up"));
   }
+  if (flags.heads > 1024 || flags.head_dim < 1 || flags.head_dim > 1024) {
+    return fail(bad_flag(flags.heads > 1024 ? "--heads" : "--head-dim", "1 to 1024"));
+  }
   if (flags.kv_type != "bf16" && flags.kv_type != "f32") {
     return fail(bad_flag("--kv-type", "bf16 or f32"));
   }

@@ -2,9 +2,6 @@
 
 #include <chrono>
 #include <cstdio>
-#include <fstream>
-#include <iostream>
-#include <iterator>
 #include <map>
 #include <memory>
 #include <utility>
@@ -18,6 +15,7 @@
 #include "output_order.h"
 #include "progress.h"
 #include "result_json.h"
+#include "text/json.h"
 
 namespace coppice::tools {
 namespace {
@@ -84,12 +82,16 @@ void add_sampling_flags(CLI::App& app, Request& request) {
 }
 
 Expected<std::string> slurp(const std::string& path) {
-  if (path == "-") {
-    return std::string(std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>());
+  const auto close = [](std::FILE* file) { return file == stdin ? 0 : std::fclose(file); };
+  const std::unique_ptr<std::FILE, decltype(close)> file(
+      path == "-" ? stdin : std::fopen(path.c_str(), "rb"), close);
+  std::string text;
+  char piece[1 << 16];
+  for (size_t got = 1; file && got > 0;) {
+    got = std::fread(piece, 1, sizeof(piece), file.get());
+    text.append(piece, got);
   }
-  std::ifstream file(path, std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (!file.is_open() || file.bad()) {
+  if (!file || std::ferror(file.get()) != 0) {
     return fail(ErrorCode::kNotFound, path + ": cannot be read; name a readable file");
   }
   return text;
@@ -202,6 +204,17 @@ struct Input {
   bool batch = false;
 };
 
+void warn_unknown(const std::string& path, const std::set<std::string>& fields) {
+  constexpr size_t kMostNamed = 20;
+  size_t named = 0;
+  for (const std::string& name : fields) {
+    if (++named > kMostNamed) {
+      return log::warn(path + ": so are " + std::to_string(fields.size() - kMostNamed) + " more");
+    }
+    log::warn(path + ": field " + text::in_quotes(name) + " is unknown and ignored");
+  }
+}
+
 Expected<Input> read_input(const GenerateFlags& flags) {
   if (flags.chat || !flags.system.empty()) {
     return fail(ErrorCode::kUnsupported,
@@ -215,9 +228,7 @@ Expected<Input> read_input(const GenerateFlags& flags) {
     if (file.items.empty()) {
       return fail(ErrorCode::kInvalidArgument, flags.batch + ": holds no request");
     }
-    for (const std::string& name : file.unknown_fields) {
-      log::warn(flags.batch + ": field " + name + " is unknown and ignored");
-    }
+    warn_unknown(flags.batch, file.unknown_fields);
     input.items = std::move(file.items);
     input.batch = true;
     return input;

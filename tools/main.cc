@@ -68,6 +68,13 @@ int usage_error(const CLI::App& app, const CLI::ParseError& error,
   return kExitUsage;
 }
 
+// A full disk or a closed pipe shows here at the latest.
+int delivered(int code) {
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+  std::fprintf(stderr, "coppice: standard output cannot be written; some of it is lost\n");
+  return kExitFailure;
+}
+
 int run(std::vector<std::string> arguments) {
   CLI::App app(
       "Coppice: a language model engine in which requests grow from one shared prefix tree",
@@ -87,7 +94,7 @@ int run(std::vector<std::string> arguments) {
     if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return app.exit(error);
     return usage_error(app, error, arguments);
   }
-  return command();
+  return delivered(command());
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 #include "engine/core.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <utility>
 
 #include "base/check.h"
@@ -12,6 +14,20 @@ namespace {
 bool completes(const kv::Slice& slice, const Sequence& sequence) {
   return slice.position + (slice.row_end - slice.row_begin) ==
          static_cast<int64_t>(sequence.tokens.size());
+}
+
+// NaN and infinity spread over a whole row within a layer, so the largest logit tells.
+bool is_broken(std::span<const float> logits) {
+  float most = -std::numeric_limits<float>::infinity();
+  for (const float logit : logits) most = logit > most ? logit : most;
+  return !std::isfinite(most);
+}
+
+std::optional<Error> error_of(FinishReason end) {
+  if (end != FinishReason::kError) return std::nullopt;
+  return Error{
+      ErrorCode::kInternal,
+      "the model's logits are not finite; its weights are broken or do not fit its config"};
 }
 
 }  // namespace
@@ -132,6 +148,7 @@ void Core::deliver(const kv::Step& step, const TensorView& logits) {
 
 std::optional<FinishReason> Core::next_token(Sequence& sequence, std::span<const float> logits,
                                              Clock::time_point now) {
+  if (is_broken(logits)) return FinishReason::kError;
   const Sampling& sampling = sequence.sampling();
   const bool early = sequence.generated() < sampling.min_tokens;
   std::span<const TokenId> banned;
@@ -149,13 +166,14 @@ void Core::apply(Outcome& outcome) {
   std::vector<std::unique_ptr<Sequence>> children = std::exchange(s.unborn, {});
   for (size_t i = 0; i < children.size(); ++i) {
     if (outcome.unborn_ends[i]) {
-      scheduler_.end_unborn(*children[i], *outcome.unborn_ends[i]);
+      scheduler_.end_unborn(*children[i], *outcome.unborn_ends[i],
+                            error_of(*outcome.unborn_ends[i]));
     } else {
       scheduler_.spawn(s, std::move(children[i]));
     }
   }
   if (outcome.end) {
-    scheduler_.end(s, *outcome.end);
+    scheduler_.end(s, *outcome.end, error_of(*outcome.end));
   } else {
     parts_.cache->append(s.kv, s.tokens.back());
   }

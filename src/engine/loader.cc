@@ -61,6 +61,8 @@ Expected<Loaded> load(const EngineOptions& options, std::unique_ptr<ops::Backend
   TRY(parts.checkpoint, model::Checkpoint::open(options.model));
   const model::ModelConfig& config = parts.checkpoint->config();
   TRY(out.limits.ctx, context_of(options, config));
+  // Judged before minutes go into the weights.
+  TRY_STATUS(parts.backend->kv_layout(element(options.kv_type), config.head_dim));
   TRY(const std::string tokenizer_json, parts.checkpoint->tokenizer_json());
   TRY(parts.tokenizer, text::Tokenizer::load(tokenizer_json, options.model));
   model::ModelOptions shape;

@@ -72,8 +72,8 @@ void Scheduler::end(Sequence& sequence, FinishReason reason, std::optional<Error
   finish(*owned, reason, error, held);
 }
 
-void Scheduler::end_unborn(Sequence& child, FinishReason reason) {
-  finish(child, reason, std::nullopt, child.prompt_tokens());
+void Scheduler::end_unborn(Sequence& child, FinishReason reason, std::optional<Error> error) {
+  finish(child, reason, error, child.prompt_tokens());
 }
 
 void Scheduler::cancel(RequestId id) {

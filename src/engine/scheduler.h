@@ -52,7 +52,7 @@ class Scheduler {
   // A choice with its first token, grown from a parent that has not taken its own yet.
   void spawn(Sequence& parent, std::unique_ptr<Sequence> child);
   // A choice that ended with its first token never enters the cache.
-  void end_unborn(Sequence& child, FinishReason reason);
+  void end_unborn(Sequence& child, FinishReason reason, std::optional<Error> error);
 
   // --- administration
   // Preempts the youngest until what lives fits.

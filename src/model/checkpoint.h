@@ -1,6 +1,6 @@
 // What:    a model file of any format behind one face: named tensors, config, tokenizer text.
-// Owns:    the read-only maps of its files; tensor views live as long as it does.
-// Threads: one thread at a time: a tensor whose bytes must be moved is copied when it is asked for.
+// Owns:    the read-only maps of its files; tensor views into them live as long as it does.
+// Threads: const use from any thread.
 // Fails:   kNotFound, kCorrupt (file, tensor or key, byte), kUnsupported (by name, what works).
 #pragma once
 
@@ -15,6 +15,13 @@
 
 namespace coppice::model {
 
+// A tensor's elements, read-only and aligned for their type: in the file's map, or in a copy where
+// the bytes there are misaligned or permuted.
+struct TensorData {
+  TensorView view;
+  Buffer copy;
+};
+
 class Checkpoint {
  public:
   // A Hugging Face directory (config.json, model.safetensors or an index of several) or a .gguf
@@ -25,10 +32,10 @@ class Checkpoint {
   virtual const ModelConfig& config() const = 0;
   // By Hugging Face name ("model.layers.0.self_attn.q_proj.weight"), whatever the file calls it and
   // with the rows in Hugging Face order. The shape must be `shape`; the element type is the file's
-  // (F32, F16, BF16 or Q8_0). The view is read-only and aligned for its type: it points into the
-  // map, or into a copy that the checkpoint keeps where the file's bytes are misaligned or
-  // permuted.
-  virtual Expected<TensorView> tensor(std::string_view name, const Shape& shape) const = 0;
+  // (F32, F16, BF16 or Q8_0).
+  virtual Expected<TensorData> tensor(std::string_view name, const Shape& shape) const = 0;
+  // The type that tensor() would return, or its error; nothing is read or copied.
+  virtual Expected<DType> check(std::string_view name, const Shape& shape) const = 0;
   virtual bool has(std::string_view name) const = 0;
   // Sorted, by Hugging Face name.
   virtual std::vector<std::string> names() const = 0;

@@ -74,14 +74,14 @@ class Keys {
     return static_cast<int32_t>(*number);
   }
 
-  // A number more than 0 and at most `most`.
-  Expected<double> positive(const char* key, double most,
-                            std::optional<double> otherwise = {}) const {
+  Expected<double> number(const char* key, double least, double most,
+                          std::optional<double> otherwise = {}) const {
     const json* value = find(key);
     if (value == nullptr && otherwise) return *otherwise;
-    const double number = value && value->is_number() ? value->get<double>() : 0.0;
-    if (!(number > 0.0 && number <= most)) {
-      return wrong(key, "a number more than 0 and at most " + json_excerpt(json(most)));
+    const double number = value && value->is_number() ? value->get<double>() : NAN;
+    if (!(number >= least && number <= most)) {
+      return wrong(
+          key, "a number from " + json_excerpt(json(least)) + " to " + json_excerpt(json(most)));
     }
     return number;
   }
@@ -146,7 +146,7 @@ Status refuse_variants(const Keys& keys, const ArchitectureRow& row) {
   if (keys.find("quantization_config") != nullptr) {
     return keys.unsupported("quantization_config", "unquantised weights (F32, F16, BF16) and GGUF");
   }
-  TRY(const double rotary, keys.positive("partial_rotary_factor", 1.0, 1.0));
+  TRY(const double rotary, keys.number("partial_rotary_factor", 0.0, 1.0, 1.0));
   if (rotary != 1.0) return keys.unsupported("partial_rotary_factor", "1.0");
   TRY(const bool slides, keys.flag("use_sliding_window", false));
   if (slides) return keys.unsupported("use_sliding_window", "full attention (false)");
@@ -164,11 +164,15 @@ Status refuse_variants(const Keys& keys, const ArchitectureRow& row) {
   return {};
 }
 
+Expected<double> read_factor(const Keys& keys, const char* key) {
+  return keys.number(key, ConfigLimits::kLeastRopeFactor, ConfigLimits::kRopeFactor);
+}
+
 Expected<RopeScaling> read_llama3(const Keys& keys, int32_t max_positions) {
   RopeScaling scaling{.type = RopeType::kLlama3};
-  TRY(scaling.factor, keys.positive("factor", ConfigLimits::kRopeFactor));
-  TRY(scaling.low_freq_factor, keys.positive("low_freq_factor", ConfigLimits::kRopeFactor));
-  TRY(scaling.high_freq_factor, keys.positive("high_freq_factor", ConfigLimits::kRopeFactor));
+  TRY(scaling.factor, read_factor(keys, "factor"));
+  TRY(scaling.low_freq_factor, read_factor(keys, "low_freq_factor"));
+  TRY(scaling.high_freq_factor, read_factor(keys, "high_freq_factor"));
   if (scaling.high_freq_factor <= scaling.low_freq_factor) {
     return keys.wrong("high_freq_factor", "more than low_freq_factor");
   }
@@ -184,7 +188,7 @@ Expected<RopeScaling> read_scaling(const Keys& keys, int32_t max_positions) {
   if (type == "llama3") return read_llama3(keys, max_positions);
   if (type == "linear") {
     RopeScaling scaling{.type = RopeType::kLinear};
-    TRY(scaling.factor, keys.positive("factor", ConfigLimits::kRopeFactor));
+    TRY(scaling.factor, read_factor(keys, "factor"));
     return scaling;
   }
   return keys.unsupported(key, "\"default\", \"linear\" and \"llama3\"");
@@ -193,7 +197,7 @@ Expected<RopeScaling> read_scaling(const Keys& keys, int32_t max_positions) {
 // Newer files keep everything about rope in rope_parameters, older ones have rope_theta beside
 // rope_scaling.
 Status read_rope(const Keys& keys, ModelConfig& config) {
-  TRY(config.rope_theta, keys.positive("rope_theta", ConfigLimits::kTheta, config.rope_theta));
+  TRY(config.rope_theta, keys.number("rope_theta", 1.0, ConfigLimits::kTheta, config.rope_theta));
   RopeScaling scaling;
   const char* key = keys.find("rope_parameters") != nullptr ? "rope_parameters" : "rope_scaling";
   if (const json* object = keys.find(key)) {
@@ -202,14 +206,13 @@ Status read_rope(const Keys& keys, ModelConfig& config) {
       if (value.is_object()) return keys.unsupported(key, "one set of numbers for all layers");
     }
     const Keys rope(*object, keys.where() + ": " + key);
-    TRY(config.rope_theta, rope.positive("rope_theta", ConfigLimits::kTheta, config.rope_theta));
-    TRY(const double rotary, rope.positive("partial_rotary_factor", 1.0, 1.0));
+    TRY(config.rope_theta, rope.number("rope_theta", 1.0, ConfigLimits::kTheta, config.rope_theta));
+    TRY(const double rotary, rope.number("partial_rotary_factor", 0.0, 1.0, 1.0));
     if (rotary != 1.0) return rope.unsupported("partial_rotary_factor", "1.0");
     TRY(scaling, read_scaling(rope, config.max_position_embeddings));
   }
-  if (config.rope_theta < 1.0) return keys.wrong("rope_theta", "at least 1");
   config.rope_inv_freq = rope_inverse_frequencies(config.rope_theta, config.head_dim, scaling);
-  return {};
+  return check_frequencies(config, keys.where());
 }
 
 Status read_sizes(const Keys& keys, const ArchitectureRow& row, ModelConfig& config) {
@@ -231,7 +234,7 @@ Status read_sizes(const Keys& keys, const ArchitectureRow& row, ModelConfig& con
   TRY(config.vocab_size, keys.integer("vocab_size", 1, ConfigLimits::kVocab));
   TRY(config.max_position_embeddings,
       keys.integer("max_position_embeddings", 1, ConfigLimits::kPositions));
-  TRY(config.rms_norm_eps, keys.positive("rms_norm_eps", 1.0, 1e-6));
+  TRY(config.rms_norm_eps, keys.number("rms_norm_eps", ConfigLimits::kLeastNormEps, 1.0, 1e-6));
   return {};
 }
 
@@ -305,6 +308,16 @@ Status check_config(const ModelConfig& config, const std::string& where) {
     return fail(ErrorCode::kCorrupt, where + ": head_dim is " + std::to_string(config.head_dim) +
                                          "; it must be even, from 2 to " +
                                          std::to_string(ConfigLimits::kHeadDim));
+  }
+  return {};
+}
+
+Status check_frequencies(const ModelConfig& config, const std::string& where) {
+  for (const float frequency : config.rope_inv_freq) {
+    if (std::isfinite(frequency) && frequency > 0.0f) continue;
+    return fail(ErrorCode::kCorrupt, where + ": its rope parameters give the frequency " +
+                                         std::to_string(frequency) +
+                                         "; they must all be finite and more than 0");
   }
   return {};
 }

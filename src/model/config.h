@@ -47,7 +47,9 @@ struct ConfigLimits {
   static constexpr int64_t kVocab = int64_t{1} << 24;
   static constexpr int64_t kPositions = int64_t{1} << 27;
   static constexpr double kTheta = 1e12;
+  static constexpr double kLeastRopeFactor = 1e-6;
   static constexpr double kRopeFactor = 1e6;
+  static constexpr double kLeastNormEps = 1e-12;
 };
 
 // Parses config.json text. `where` names the file in errors.
@@ -60,5 +62,7 @@ Status apply_generation_config(const std::string& json, const std::string& where
 // What the fields must satisfy together, whatever file they came from: whole groups of query heads,
 // an even head_dim. `where` names the file.
 Status check_config(const ModelConfig& config, const std::string& where);
+// Every frequency is a number more than 0: factors that are fine one by one may overflow together.
+Status check_frequencies(const ModelConfig& config, const std::string& where);
 
 }  // namespace coppice::model

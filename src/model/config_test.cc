@@ -144,6 +144,10 @@ TEST(Config, EveryNumberHasBounds) {
     }
   }
   refused(changed(llama(), R"({"rope_theta":0.5})"), ErrorCode::kCorrupt, "rope_theta is 0.5");
+  // Numbers that are more than 0 but not as floats.
+  refused(changed(llama(), R"({"rms_norm_eps":1e-300})"), ErrorCode::kCorrupt, "from 1e-12 to 1.0");
+  refused(changed(llama(), R"({"rope_scaling":{"type":"linear","factor":1e-300}})"),
+          ErrorCode::kCorrupt, "rope_scaling: factor is 1e-300; it must be a number from 1e-06");
   refused(changed(llama(), R"({"num_attention_heads":6})"), ErrorCode::kCorrupt, "hidden_size");
   refused(changed(llama(), R"({"num_key_value_heads":3})"), ErrorCode::kCorrupt, "multiple of 3");
   refused(changed(llama(), R"({"eos_token_id":300})"), ErrorCode::kCorrupt, "eos_token_id is 300");

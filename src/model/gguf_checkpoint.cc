@@ -18,12 +18,16 @@ class GgufCheckpoint : public Checkpoint {
 
   const ModelConfig& config() const override { return config_; }
 
-  Expected<TensorView> tensor(std::string_view name, const Shape& shape) const override {
-    const std::string own = hf_to_gguf(name);
-    TRY(const TensorEntry* entry, find_tensor(file_.tensors(), own, shape, file_.where()));
+  Expected<TensorData> tensor(std::string_view name, const Shape& shape) const override {
+    TRY(const TensorEntry* entry, find(name, shape));
     const int64_t heads = rotary_heads(name);
-    if (heads == 0) return copies_.view(file_.bytes(), own, *entry);
-    return restored(own, *entry, heads);
+    if (heads == 0) return tensor_data(file_.bytes(), *entry);
+    return restored(*entry, heads);
+  }
+
+  Expected<DType> check(std::string_view name, const Shape& shape) const override {
+    TRY(const TensorEntry* entry, find(name, shape));
+    return entry->type;
   }
 
   bool has(std::string_view name) const override {
@@ -52,30 +56,32 @@ class GgufCheckpoint : public Checkpoint {
     return 0;
   }
 
-  Expected<TensorView> restored(const std::string& own, const TensorEntry& entry,
-                                int64_t heads) const {
-    const Buffer* copy = copies_.find(own);
-    if (copy == nullptr) {
-      const int64_t rows = entry.shape.rank() > 0 ? entry.shape[0] : 0;
-      if (rows != heads * config_.head_dim) {
-        return fail(ErrorCode::kCorrupt, file_.where() + ": tensor " + quote_name(own) +
-                                             " has the shape " + entry.shape.text() +
-                                             ", but its heads need " +
-                                             std::to_string(heads * config_.head_dim) + " rows");
-      }
-      const int64_t bytes = entry.end - entry.begin;
-      TRY(Buffer buffer, Buffer::allocate(bytes));
-      const auto* from = reinterpret_cast<const std::byte*>(file_.bytes().data()) + entry.begin;
-      restore_rotary_rows(from, buffer.data(), heads, config_.head_dim, bytes / rows);
-      copy = &copies_.keep(own, std::move(buffer));
+  Expected<const TensorEntry*> find(std::string_view name, const Shape& shape) const {
+    const std::string own = hf_to_gguf(name);
+    TRY(const TensorEntry* entry, find_tensor(file_.tensors(), own, shape, file_.where()));
+    const int64_t heads = rotary_heads(name);
+    const int64_t rows = entry->shape.rank() > 0 ? entry->shape[0] : 0;
+    if (heads != 0 && rows != heads * config_.head_dim) {
+      return fail(ErrorCode::kCorrupt, file_.where() + ": tensor " + quote_name(own) +
+                                           " has the shape " + entry->shape.text() +
+                                           ", but its heads need " +
+                                           std::to_string(heads * config_.head_dim) + " rows");
     }
-    return copy->view(entry.type, entry.shape);
+    return entry;
+  }
+
+  Expected<TensorData> restored(const TensorEntry& entry, int64_t heads) const {
+    const int64_t bytes = entry.end - entry.begin;
+    TRY(Buffer copy, Buffer::allocate(bytes));
+    const auto* from = reinterpret_cast<const std::byte*>(file_.bytes().data()) + entry.begin;
+    restore_rotary_rows(from, copy.data(), heads, config_.head_dim, bytes / entry.shape[0]);
+    const TensorView view = copy.view(entry.type, entry.shape);
+    return TensorData{view, std::move(copy)};
   }
 
   MappedFile map_;
   GgufFile file_;
   ModelConfig config_;
-  mutable TensorBytes copies_;
 };
 
 }  // namespace

@@ -93,8 +93,10 @@ TEST_P(GgufGolden, EqualsTheDirectoryItWasMadeFrom) {
     const auto got = gguf->tensor(name, shape);
     ASSERT_TRUE(want) << want.error().message;
     ASSERT_TRUE(got) << got.error().message;
-    typed += got->type() == GetParam().type && shape.rank() == 2 ? 1 : 0;
-    expect_close(values(*got), values(*want), got->type(),
+    const DType type = got->view.type();
+    EXPECT_EQ(*gguf->check(name, shape), type);
+    typed += type == GetParam().type && shape.rank() == 2 ? 1 : 0;
+    expect_close(values(got->view), values(want->view), type,
                  static_cast<size_t>(shape[shape.rank() - 1]), name);
   }
   EXPECT_GE(typed, 15);
@@ -272,6 +274,10 @@ TEST(GgufCheckpoint, RefusesByName) {
           "is \"yarn\"");
   refused(with_embedding(tiny()).f32("llama.rope.freq_base", std::nanf("")), ErrorCode::kCorrupt,
           "llama.rope.freq_base is nan");
+  refused(with_embedding(tiny()).f32("llama.rope.scaling.factor", 1e-30f), ErrorCode::kCorrupt,
+          "linear rope scaling factor");
+  refused(with_embedding(tiny()).tensor("rope_freqs.weight", {1}, 0, std::string("\1\0\0\0", 4)),
+          ErrorCode::kCorrupt, "from 1e-6 to 1e6");
   refused(with_embedding(tiny()).u32("tokenizer.ggml.eos_token_id", 3), ErrorCode::kCorrupt,
           "eos_token_id");
   refused(with_embedding(tiny()).tensor("blk.0.ffn_up.bias", {1}, 0, "abcd"),

@@ -131,7 +131,8 @@ Status read_sizes(const GgufFile& file, const Keys& keys, ModelConfig& config) {
     }
   }
   TRY(config.max_position_embeddings, keys.integer("context_length", 1, ConfigLimits::kPositions));
-  TRY(config.rms_norm_eps, keys.number("attention.layer_norm_rms_epsilon", 1e-12, 1.0));
+  TRY(config.rms_norm_eps,
+      keys.number("attention.layer_norm_rms_epsilon", ConfigLimits::kLeastNormEps, 1.0));
 
   const auto embedding = file.tensors().find(kEmbedding);
   if (embedding == file.tensors().end() || embedding->second.shape.rank() != 2 ||
@@ -154,7 +155,13 @@ Status read_rope(const GgufFile& file, const Keys& keys, ModelConfig& config) {
     TRY(const double older, keys.number("rope.scale_linear", 0.0, ConfigLimits::kRopeFactor, 0.0));
     TRY(const double factor,
         keys.number("rope.scaling.factor", 0.0, ConfigLimits::kRopeFactor, older));
-    if (factor != 0.0) scaling = {.type = RopeType::kLinear, .factor = factor};
+    if (factor >= ConfigLimits::kLeastRopeFactor) {
+      scaling = {.type = RopeType::kLinear, .factor = factor};
+    } else if (factor != 0.0) {
+      return fail(ErrorCode::kCorrupt, file.where() + ": the linear rope scaling factor " +
+                                           std::to_string(factor) +
+                                           " must be 0 (none) or at least 1e-6");
+    }
   } else if (type != "none") {
     return keys.unsupported("rope.scaling.type", "is " + quote_name(type) +
                                                      "; this build runs \"none\", \"linear\" and "
@@ -162,7 +169,7 @@ Status read_rope(const GgufFile& file, const Keys& keys, ModelConfig& config) {
   }
   config.rope_inv_freq = rope_inverse_frequencies(config.rope_theta, config.head_dim, scaling);
   const auto factors = file.tensors().find(kRopeFactors);
-  if (factors == file.tensors().end()) return {};
+  if (factors == file.tensors().end()) return check_frequencies(config, file.where());
   const TensorEntry& entry = factors->second;
   std::vector<float> divisors(config.rope_inv_freq.size());
   const bool fits =
@@ -171,15 +178,17 @@ Status read_rope(const GgufFile& file, const Keys& keys, ModelConfig& config) {
     std::memcpy(divisors.data(), file.bytes().data() + entry.begin,
                 divisors.size() * sizeof(float));
   }
-  const auto usable = [](float f) { return f > 0.0f && f <= ConfigLimits::kRopeFactor; };
+  const auto usable = [](float f) {
+    return f >= ConfigLimits::kLeastRopeFactor && f <= ConfigLimits::kRopeFactor;
+  };
   if (!fits || !std::all_of(divisors.begin(), divisors.end(), usable)) {
     return fail(ErrorCode::kCorrupt, file.where() + ": tensor \"rope_freqs.weight\" at byte " +
                                          std::to_string(entry.begin) + " must be " +
                                          std::to_string(divisors.size()) +
-                                         " F32 numbers more than 0 and at most 1000000");
+                                         " F32 numbers from 1e-6 to 1e6");
   }
   divide_frequencies(config.rope_inv_freq, divisors);
-  return {};
+  return check_frequencies(config, file.where());
 }
 
 Status read_special_ids(const GgufFile& file, ModelConfig& config) {

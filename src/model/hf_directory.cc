@@ -9,13 +9,11 @@
 
 #include "base/file.h"
 #include "model/safetensors.h"
-#include "model/strict_json.h"
+#include "model/shard_index.h"
 #include "model/tensor_entry.h"
 
 namespace coppice::model {
 namespace {
-
-using nlohmann::json;
 
 constexpr size_t kMostConfigBytes = size_t{1} << 20;
 constexpr size_t kMostIndexBytes = size_t{1} << 26;
@@ -49,14 +47,14 @@ class HfDirectory : public Checkpoint {
 
   const ModelConfig& config() const override { return config_; }
 
-  Expected<TensorView> tensor(std::string_view name, const Shape& shape) const override {
-    const auto home = homes_.find(name);
-    if (home == homes_.end()) {
-      return fail(ErrorCode::kNotFound, path_ + ": has no tensor " + quote_name(name));
-    }
-    const Shard& shard = shards_[home->second];
-    TRY(const TensorEntry* entry, find_tensor(shard.tensors, name, shape, shard.file.path()));
-    return copies_.view(shard.file.bytes(), name, *entry);
+  Expected<TensorData> tensor(std::string_view name, const Shape& shape) const override {
+    TRY(const Place place, find(name, shape));
+    return tensor_data(place.shard->file.bytes(), *place.entry);
+  }
+
+  Expected<DType> check(std::string_view name, const Shape& shape) const override {
+    TRY(const Place place, find(name, shape));
+    return place.entry->type;
   }
 
   bool has(std::string_view name) const override { return homes_.find(name) != homes_.end(); }
@@ -73,6 +71,21 @@ class HfDirectory : public Checkpoint {
   }
 
  private:
+  struct Place {
+    const Shard* shard;
+    const TensorEntry* entry;
+  };
+
+  Expected<Place> find(std::string_view name, const Shape& shape) const {
+    const auto home = homes_.find(name);
+    if (home == homes_.end()) {
+      return fail(ErrorCode::kNotFound, path_ + ": has no tensor " + quote_name(name));
+    }
+    const Shard& shard = shards_[home->second];
+    TRY(const TensorEntry* entry, find_tensor(shard.tensors, name, shape, shard.file.path()));
+    return Place{&shard, entry};
+  }
+
   std::string at(const std::string& name) const {
     return (std::filesystem::path(path_) / name).string();
   }
@@ -97,45 +110,27 @@ class HfDirectory : public Checkpoint {
   Status load_index() {
     const std::string where = at(kIndex);
     TRY(const std::string text, read_file(where, kMostIndexBytes));
-    TRY(const JsonDocument index, parse_json(text, where));
-    const auto map = index.root.find("weight_map");
-    if (!index.root.is_object() || map == index.root.end() || !map->is_object()) {
-      return fail(ErrorCode::kCorrupt, where + ": weight_map is not an object");
-    }
+    TRY(const ShardIndex index, read_shard_index(text, where));
     std::map<std::string, size_t> opened;
-    for (const auto& [name, file] : map->items()) {
-      TRY(const std::string shard, shard_name(name, file, where));
+    for (const auto& [name, shard] : index) {
       if (!opened.contains(shard)) {
         TRY_STATUS(load_shard(shard));
         opened.emplace(shard, shards_.size() - 1);
       }
       if (!shards_[opened[shard]].tensors.contains(name)) {
         return fail(ErrorCode::kCorrupt, where + ": weight_map places " + quote_name(name) +
-                                             " in " + shard + ", which does not hold it");
+                                             " in " + quote_name(shard) +
+                                             ", which does not hold it");
       }
       homes_.emplace(name, opened[shard]);
     }
     return {};
   }
 
-  static Expected<std::string> shard_name(const std::string& tensor, const json& file,
-                                          const std::string& where) {
-    constexpr std::string_view kSuffix = ".safetensors";
-    if (file.is_string()) {
-      const auto& name = file.get_ref<const std::string&>();
-      const bool plain = name.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
-      if (plain && name.size() > kSuffix.size() && name.ends_with(kSuffix)) return name;
-    }
-    return fail(ErrorCode::kCorrupt, where + ": weight_map " + quote_name(tensor) + " is " +
-                                         json_excerpt(file) +
-                                         "; it must be a .safetensors file in the same directory");
-  }
-
   std::string path_;
   ModelConfig config_;
   std::vector<Shard> shards_;
   std::map<std::string, size_t, std::less<>> homes_;  // tensor name to shard
-  mutable TensorBytes copies_;
 };
 
 }  // namespace

@@ -39,7 +39,7 @@ TEST(HfDirectory, OneFile) {
   EXPECT_FALSE((*checkpoint)->has("v"));
   const auto view = (*checkpoint)->tensor("w", {2});
   ASSERT_TRUE(view) << view.error().message;
-  EXPECT_EQ(view->f32()[1], 6.0f);
+  EXPECT_EQ(view->view.f32()[1], 6.0f);
   EXPECT_TRUE(contains(message_of((*checkpoint)->tensor("w", {1, 2})),
                        "\"w\" has the shape [2], but the config asks for [1, 2]"));
   EXPECT_TRUE(contains(message_of((*checkpoint)->tensor("v", {2})), "has no tensor \"v\""));
@@ -49,6 +49,7 @@ TEST(HfDirectory, OneFile) {
 }
 
 TEST(HfDirectory, MisalignedTensorsAreHandedOutAligned) {
+  int copied = 0;
   for (int pad = 0; pad < 8; ++pad) {
     const TemporaryDirectory dir;
     dir.write("config.json", kConfig);
@@ -57,13 +58,12 @@ TEST(HfDirectory, MisalignedTensorsAreHandedOutAligned) {
     ASSERT_TRUE(checkpoint) << checkpoint.error().message;
     const auto view = (*checkpoint)->tensor("w", {2});
     ASSERT_TRUE(view);
-    EXPECT_EQ(reinterpret_cast<uintptr_t>(view->raw()) % alignof(float), 0u);
-    EXPECT_EQ(view->f32()[0], 5.0f);
-    EXPECT_EQ(view->f32()[1], 6.0f);
-    const auto again = (*checkpoint)->tensor("w", {2});
-    ASSERT_TRUE(again);
-    EXPECT_EQ(again->raw(), view->raw());
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(view->view.raw()) % alignof(float), 0u);
+    EXPECT_EQ(view->view.f32()[0], 5.0f);
+    EXPECT_EQ(view->view.f32()[1], 6.0f);
+    copied += view->copy.bytes() > 0 ? 1 : 0;
   }
+  EXPECT_EQ(copied, 6) << "a float lies right at every fourth byte";
 }
 
 TEST(HfDirectory, Shards) {
@@ -79,7 +79,7 @@ TEST(HfDirectory, Shards) {
   EXPECT_EQ((*checkpoint)->names(), (std::vector<std::string>{"x", "y"}));
   const auto view = (*checkpoint)->tensor("y", {2});
   ASSERT_TRUE(view);
-  EXPECT_EQ(view->f32()[0], 3.0f);
+  EXPECT_EQ(view->view.f32()[0], 3.0f);
 }
 
 TEST(HfDirectory, AWeightMapCannotLeaveTheDirectory) {

@@ -22,8 +22,11 @@ class ChangedCheckpoint : public Checkpoint {
     config_ = base_->config();
   }
   const ModelConfig& config() const override { return config_; }
-  Expected<TensorView> tensor(std::string_view name, const Shape& shape) const override {
+  Expected<TensorData> tensor(std::string_view name, const Shape& shape) const override {
     return base_->tensor(name, shape);
+  }
+  Expected<DType> check(std::string_view name, const Shape& shape) const override {
+    return base_->check(name, shape);
   }
   bool has(std::string_view name) const override { return base_->has(name); }
   std::vector<std::string> names() const override {

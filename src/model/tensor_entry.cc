@@ -79,29 +79,16 @@ int64_t dtype_alignment(DType type) {
   return dtype_block_bytes(type);
 }
 
-Expected<TensorView> TensorBytes::view(std::span<const uint8_t> file, std::string_view name,
-                                       const TensorEntry& entry) {
+Expected<TensorData> tensor_data(std::span<const uint8_t> file, const TensorEntry& entry) {
   const uint8_t* bytes = file.data() + entry.begin;
   const auto address = reinterpret_cast<uintptr_t>(bytes);
   if (address % static_cast<uintptr_t>(dtype_alignment(entry.type)) == 0) {
-    return TensorView(static_cast<const void*>(bytes), entry.type, entry.shape);
+    return TensorData{{static_cast<const void*>(bytes), entry.type, entry.shape}, {}};
   }
-  const Buffer* copy = find(name);
-  if (copy == nullptr) {
-    TRY(Buffer buffer, Buffer::allocate(entry.end - entry.begin));
-    std::memcpy(buffer.data(), bytes, static_cast<size_t>(entry.end - entry.begin));
-    copy = &keep(name, std::move(buffer));
-  }
-  return copy->view(entry.type, entry.shape);
-}
-
-const Buffer* TensorBytes::find(std::string_view name) const {
-  const auto found = copies_.find(name);
-  return found == copies_.end() ? nullptr : &found->second;
-}
-
-const Buffer& TensorBytes::keep(std::string_view name, Buffer bytes) {
-  return copies_.insert_or_assign(std::string(name), std::move(bytes)).first->second;
+  TRY(Buffer copy, Buffer::allocate(entry.end - entry.begin));
+  std::memcpy(copy.data(), bytes, static_cast<size_t>(entry.end - entry.begin));
+  const TensorView view = copy.view(entry.type, entry.shape);
+  return TensorData{view, std::move(copy)};
 }
 
 }  // namespace coppice::model

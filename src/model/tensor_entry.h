@@ -1,7 +1,6 @@
 // What:    where each tensor of a file lies, checked against the file, and views of those bytes.
-// Owns:    TensorBytes owns copies of the tensors whose bytes in the file cannot be used as they
-//          are (misaligned); everything else is a view of the caller's map of the file.
-// Threads: entries are plain values; TensorBytes copies on first use, so one thread at a time.
+// Owns:    plain values; views point into the caller's map of the file.
+// Threads: pure functions.
 // Fails:   kCorrupt naming file, tensor and byte; kUnsupported for a type that is not read here.
 #pragma once
 
@@ -13,6 +12,7 @@
 #include <string_view>
 
 #include "coppice/error.h"
+#include "model/checkpoint.h"
 #include "tensor/tensor.h"
 
 namespace coppice::model {
@@ -45,17 +45,7 @@ Expected<const TensorEntry*> find_tensor(const TensorTable& table, std::string_v
 // Bytes of an element that its address must be a multiple of.
 int64_t dtype_alignment(DType type);
 
-class TensorBytes {
- public:
-  // A view of file[entry.begin, entry.end), or of an aligned copy that this object keeps.
-  Expected<TensorView> view(std::span<const uint8_t> file, std::string_view name,
-                            const TensorEntry& entry);
-  // What keep() was given under this name, or null.
-  const Buffer* find(std::string_view name) const;
-  const Buffer& keep(std::string_view name, Buffer bytes);
-
- private:
-  std::map<std::string, Buffer, std::less<>> copies_;
-};
+// file[entry.begin, entry.end), copied if it is misaligned there. kTooLarge: no memory for that.
+Expected<TensorData> tensor_data(std::span<const uint8_t> file, const TensorEntry& entry);
 
 }  // namespace coppice::model

@@ -24,11 +24,6 @@ Status widen(const std::string& name, const TensorView& from, float* to) {
   }
 }
 
-// The least any backend holds a tensor in: as the file has it, or in 16 bits.
-int64_t least_bytes(const TensorView& source) {
-  return std::min(source.bytes(), 2 * source.elements());
-}
-
 Status check_limit(int64_t limit, int64_t beside, int64_t weights) {
   if (limit == 0 || weights <= limit - beside) return {};
   return fail(ErrorCode::kTooLarge, "the model needs at least " + std::to_string(weights) +
@@ -48,11 +43,11 @@ bool is_in_config(std::string_view name) {
 void WeightLoader::add(const std::string& name, const Shape& shape, Destination into) {
   known_.insert(name);
   if (!first_error_) return;
-  Expected<TensorView> source = checkpoint_.tensor(name, shape);
-  if (source) {
-    wanted_.push_back({name, *source, into});
+  Expected<DType> type = checkpoint_.check(name, shape);
+  if (type) {
+    wanted_.push_back({name, shape, *type, into});
   } else {
-    first_error_ = fail(std::move(source).error());
+    first_error_ = fail(std::move(type).error());
   }
 }
 
@@ -81,17 +76,22 @@ Status WeightLoader::check_all_known() const {
   return {};
 }
 
-Expected<int64_t> WeightLoader::load_weight(const Wanted& wanted,
-                                            std::unique_ptr<ops::Weight>& into) {
-  TRY(into, backend_.load_weight(wanted.source));
-  return into->bytes();
+// The source lives no longer than this: where it is a copy, only one is held at a time.
+Expected<int64_t> WeightLoader::load_tensor(const Wanted& wanted) {
+  TRY(const TensorData source, checkpoint_.tensor(wanted.name, wanted.shape));
+  if (auto* const* weight = std::get_if<std::unique_ptr<ops::Weight>*>(&wanted.into)) {
+    TRY(**weight, backend_.load_weight(source.view));
+    return (**weight)->bytes();
+  }
+  return load_vector(wanted, source.view, *std::get<Vector*>(wanted.into));
 }
 
-Expected<int64_t> WeightLoader::load_vector(const Wanted& wanted, Vector& into) {
-  const int64_t bytes = dtype_bytes(DType::kF32, wanted.source.elements());
+Expected<int64_t> WeightLoader::load_vector(const Wanted& wanted, const TensorView& source,
+                                            Vector& into) {
+  const int64_t bytes = dtype_bytes(DType::kF32, source.elements());
   TRY(into.data, backend_.allocate(bytes));
-  into.view = into.data.view(DType::kF32, wanted.source.shape());
-  TRY_STATUS(widen(wanted.name, wanted.source, into.view.f32()));
+  into.view = into.data.view(DType::kF32, source.shape());
+  TRY_STATUS(widen(wanted.name, source, into.view.f32()));
   return bytes;
 }
 
@@ -101,18 +101,16 @@ Expected<int64_t> WeightLoader::load(int64_t memory_limit, int64_t beside,
   TRY_STATUS(check_all_known());
   int64_t total = 0, least = 0;
   for (const Wanted& wanted : wanted_) {
-    total += wanted.source.bytes();
-    least += least_bytes(wanted.source);
+    total += wanted.file_bytes();
+    least += wanted.least_bytes();
   }
   TRY_STATUS(check_limit(memory_limit, beside, least));
   int64_t done = 0, held = 0;
   for (const Wanted& wanted : wanted_) {
-    auto* const* weight = std::get_if<std::unique_ptr<ops::Weight>*>(&wanted.into);
-    TRY(const int64_t bytes, weight ? load_weight(wanted, **weight)
-                                    : load_vector(wanted, *std::get<Vector*>(wanted.into)));
+    TRY(const int64_t bytes, load_tensor(wanted));
     held += bytes;
-    done += wanted.source.bytes();
-    least -= least_bytes(wanted.source);
+    done += wanted.file_bytes();
+    least -= wanted.least_bytes();
     TRY_STATUS(check_limit(memory_limit, beside, held + least));
     if (progress) progress(done, total);
   }

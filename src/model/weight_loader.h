@@ -6,6 +6,7 @@
 //          kUnsupported for tensors nobody wants; kTooLarge with the bytes needed and allowed.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <set>
 #include <string>
@@ -51,13 +52,17 @@ class WeightLoader {
   using Destination = std::variant<std::unique_ptr<ops::Weight>*, Vector*>;
   struct Wanted {
     std::string name;
-    TensorView source;
+    Shape shape;
+    DType type;
     Destination into;
+    int64_t file_bytes() const { return dtype_bytes(type, shape.elements()); }
+    // The least any backend holds it in: as the file has it, or in 16 bits.
+    int64_t least_bytes() const { return std::min(file_bytes(), 2 * shape.elements()); }
   };
   void add(const std::string& name, const Shape& shape, Destination into);
   Status check_all_known() const;
-  Expected<int64_t> load_weight(const Wanted& wanted, std::unique_ptr<ops::Weight>& into);
-  Expected<int64_t> load_vector(const Wanted& wanted, Vector& into);
+  Expected<int64_t> load_tensor(const Wanted& wanted);
+  Expected<int64_t> load_vector(const Wanted& wanted, const TensorView& source, Vector& into);
 
   const Checkpoint& checkpoint_;
   ops::Backend& backend_;

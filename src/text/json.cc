@@ -32,8 +32,11 @@ class TreeBuilder : public nlohmann::json_sax<Json> {
   }
 
   bool parse_error(size_t position, const std::string&,
-                   const nlohmann::detail::exception&) override {
-    return stop(std::string("is not JSON at byte ") + std::to_string(position));
+                   const nlohmann::detail::exception& error) override {
+    constexpr int kNumberTooLarge = 406;
+    return stop((error.id == kNumberTooLarge ? "holds a number that is too large, ending at byte "
+                                             : "is not JSON at byte ") +
+                std::to_string(position));
   }
 
   Json tree;

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -212,21 +213,22 @@ Status BaseTrainer::restore() {
   TRY(TensorFile file, read_tensors(path));
   TRY_STATUS(copy_tensors(file, "", twin_.parameters(), path));
   TRY_STATUS(copy_tensors(file, "", adam_.state(), path));
-  const auto number = [&](const char* key) -> Expected<int64_t> {
+  const auto read = [&](const char* key, auto number) -> Expected<decltype(number)> {
     const std::string& text = file.metadata[key];
-    if (text.empty() || text.size() > 18 ||
-        text.find_first_not_of("0123456789") != std::string::npos) {
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error != std::errc() || end != text.data() + text.size() || text[0] == '-') {
       return fail(ErrorCode::kCorrupt, path + ": metadata " + key + ": no number");
     }
-    return std::stoll(text);
+    return number;
   };
+  const auto number = [&](const char* key) { return read(key, int64_t{0}); };
   TRY(const int64_t step, number("step"));
-  TRY(const int64_t seed, number("seed"));
+  TRY(const uint64_t seed, read("seed", uint64_t{0}));
   TRY(const int64_t next_shop, number("next_shop"));
   TRY(tokens_, number("tokens"));
   reported_tokens_ = tokens_;
   TRY(const int64_t stage, number("stage"));
-  if (static_cast<uint64_t>(seed) != options_.seed) {
+  if (seed != options_.seed) {
     return fail(ErrorCode::kInvalidArgument, path + ": made with --seed " + std::to_string(seed));
   }
   if (stage >= static_cast<int64_t>(curriculum().size())) {

@@ -18,7 +18,9 @@
 // The compiler's own intrinsics start from vectors that they call undefined.
 HWY_DIAGNOSTICS(push)
 HWY_DIAGNOSTICS_OFF(disable : 4701, ignored "-Wuninitialized")
+#if !HWY_COMPILER_CLANG
 HWY_DIAGNOSTICS_OFF(disable : 4701, ignored "-Wmaybe-uninitialized")
+#endif
 
 HWY_PUSH_ATTRIBUTES("avx2,fma,f16c,avx512f,avx512vl,avx512dq,avx512bw,avx512bf16")
 namespace coppice::ops::cpu {
