@@ -28,14 +28,14 @@ struct BaseOptions {
   std::string log;  // JSONL, appended to; empty: none
   bool resume = false;
   uint64_t seed = 1;
-  int64_t steps = 4000;        // where the learning rate has come down to a tenth
-  int64_t decay_steps = 1000;  // the last of them, cosine
+  int64_t steps = 1200;       // where the learning rate has come down to a tenth
+  int64_t decay_steps = 400;  // the last of them, cosine
   int64_t warmup = 20;
   double learning_rate = 7e-4;
   int64_t step_tokens = 2000;  // about; a step takes whole sequences
   double rest_weight = 0.1;
   double advance_at = 0.95;  // held-out accuracy that ends a stage
-  int64_t eval_every = 100;
+  int64_t eval_every = 40;
   int64_t save_seconds = 240;
   int start_stage = 0;
   int vocab_size = 1024;
