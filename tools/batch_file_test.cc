@@ -69,7 +69,7 @@ TEST(BatchFile, ABadLineNamesLineAndFieldAndTheOthersStand) {
   };
   const Case cases[] = {
       {"{oops", "is not JSON at byte 2"},
-      {R"({"prompt": "a", "temperature": 1e999})", "number that is too large, ending at byte 35"},
+      {R"({"prompt": "a", "temperature": 1e999})", "number that is too large, ending at byte 36"},
       {R"({"prompt": "a", "prompt": "b"})", "has the key \"prompt\" twice"},
       {"[1]", "takes an object; it is array"},
       {"{}", "prompt is missing"},
