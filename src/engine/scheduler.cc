@@ -206,6 +206,7 @@ std::optional<int32_t> Scheduler::take_rows(Sequence& sequence, int32_t most) {
 // The rows of the step; empty: some sequence found no room.
 std::optional<int32_t> Scheduler::try_reserve() {
   int32_t rows = 0;
+  bool joined = false;
   const auto each = [&](bool decodes) {
     for (const auto& s : live_) {
       // Asked again before every reservation: an older sequence may have begun to write what this
@@ -217,12 +218,20 @@ std::optional<int32_t> Scheduler::try_reserve() {
           static_cast<int32_t>(std::min<int64_t>({left, limits_.slice, limits_.max_rows - rows}));
       if (most == 0) return true;
       const std::optional<int32_t> taken = take_rows(*s, most);
-      if (!taken) return false;
-      rows += *taken;
+      if (taken) {
+        rows += *taken;
+      } else if (cache_.progress(s->kv).blocked) {
+        joined = true;  // what another holds, and waits now for someone older who is there
+      } else {
+        return false;
+      }
     }
     return true;
   };
-  if (!each(true) || !each(false)) return std::nullopt;
+  do {
+    joined = false;
+    if (!each(true) || !each(false)) return std::nullopt;
+  } while (rows == 0 && joined);  // a join may free those that were asked before
   return rows;
 }
 

@@ -72,6 +72,24 @@ class Rig {
   double seconds_ = 0.0;
 };
 
+// Ids are places in a list of byte strings.
+class ListTokenizer : public text::Tokenizer {
+ public:
+  explicit ListTokenizer(std::vector<std::string> words) : words_(std::move(words)) {}
+
+  std::vector<TokenId> encode(std::string_view, bool) const override { return {}; }
+  std::string decode(const std::vector<TokenId>&, bool) const override { return {}; }
+  std::string_view token_bytes(TokenId id) const override {
+    return words_.at(static_cast<size_t>(id));
+  }
+  bool is_special(TokenId) const override { return false; }
+  int32_t vocab_size() const override { return static_cast<int32_t>(words_.size()); }
+  std::optional<TokenId> find(std::string_view) const override { return {}; }
+
+ private:
+  std::vector<std::string> words_;
+};
+
 // Options for a golden model under tests/data/models, backend "ref", one thread, small budget.
 EngineOptions golden_options(const std::string& model);
 // Ids in [first, vocab) that look like nothing in particular but are the same every time.

@@ -157,7 +157,9 @@ class KvCache {
   // Adds the next tokens of a sequence to the step, once a step, at most n, at least 1: returns how
   // many it took (it stops where another sequence writes, at the planned end, and where the room
   // ends); empty: blocked, or no room now, and no rows taken. The rows start at progress().computed
-  // as it was: partial pages held by a sibling are copied here.
+  // as it was: partial pages held by a sibling are copied here. Before that the path is joined with
+  // what siblings hold, and there an older sequence may be at work: so after an empty answer
+  // progress() tells whether the sequence is blocked by now or found no room.
   virtual std::optional<int32_t> reserve(SequenceId id, int32_t n) = 0;
   virtual const Step& plan(Partition partition) = 0;
   virtual void commit() = 0;   // the rows' keys and values are in their pages

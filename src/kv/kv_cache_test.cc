@@ -198,6 +198,30 @@ TEST(KvCache, WaitersFormAChainInTheOrderOfAge) {
   EXPECT_EQ(rig.finish(c), 2);
 }
 
+TEST(KvCache, OneThatJoinsWhatAnotherHoldsMayThenHaveToWait) {
+  Rig rig(32);
+  const SequenceId a = rig.open({1, 2});
+  rig.finish(a);
+  const SequenceId b = rig.open(counting(8, 1));
+  const SequenceId c = rig.open({1, 2});
+  rig.finish(c);
+  for (const TokenId t : {3, 4}) {
+    rig.append(c, t);
+    rig.append(a, t);
+    EXPECT_EQ(rig.finish(c) + rig.finish(a), 2);
+  }
+  rig.append(c, 9);
+  rig.finish(c);
+  rig.append(a, 5);  // a hangs below the page that c filled first, where b has not looked yet
+  EXPECT_FALSE(rig.blocked(b));
+  EXPECT_EQ(rig.computed(b), 4);
+  EXPECT_FALSE(rig.reserve(b, 8).has_value());
+  EXPECT_TRUE(rig.blocked(b));
+  EXPECT_EQ(rig.computed(b), 4);
+  EXPECT_EQ(rig.finish(a), 1);
+  EXPECT_EQ(rig.finish(b), 3);
+}
+
 TEST(KvCache, AWriterGoesOnBelowTheSharedPartInTheSameSlice) {
   Rig rig(32);
   const SequenceId a = rig.open(counting(8) + counting(6, 100));
