@@ -181,11 +181,12 @@ void Cache::close(SequenceId id) {
 // ---- room
 
 int64_t Cache::worst_case_bytes(int64_t total_tokens) const {
-  return int64_t{columns_for(total_tokens, page_slots_)} * lists_ * pool_.page_bytes();
+  return columns_for(total_tokens, page_slots_) * lists_ * pool_.page_bytes();
 }
 
 bool Cache::admit(SequenceId id, int64_t total_tokens) {
   Sequence& sequence = at(id);
+  if (total_tokens > std::numeric_limits<int32_t>::max()) return false;  // no sequence is so long
   const int64_t before = sequence.promised;
   sequence.promised = std::max(total_tokens, static_cast<int64_t>(sequence.tokens.size()));
   if (owed_pages() <= tree_.room()) return true;
@@ -199,8 +200,9 @@ int64_t Cache::owed_pages() {
   ++admission_mark_;
   int64_t columns = 0;
   const auto owe = [&](const Node* node, int64_t slots) {
-    columns +=
-        std::max(0, columns_for(slots, page_slots_) - node->pages.columns() - node->wanted_columns);
+    const int64_t missing =
+        columns_for(slots, page_slots_) - node->pages.columns() - node->wanted_columns;
+    columns += std::max<int64_t>(0, missing);
   };
   for (const auto& [id, sequence] : sequences_) {
     if (sequence.promised == 0) continue;

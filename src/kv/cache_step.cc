@@ -115,8 +115,8 @@ int32_t Cache::want(const Sequence& sequence, const Frontier& f, int32_t n) {
     if (node != f.node && waits_for_elders(node, sequence, node->start)) break;
     position = std::min(end, node->end());
     if (position <= node->start) continue;
-    node->wanted_columns =
-        std::max(0, columns_for(position - node->start, page_slots_) - node->pages.columns());
+    const int64_t columns = columns_for(position - node->start, page_slots_);
+    node->wanted_columns = std::max<int64_t>(0, columns - node->pages.columns());
   }
   return static_cast<int32_t>(position - f.reach);
 }
@@ -150,7 +150,7 @@ bool Cache::steal(const Frontier& f, Node* source) {
 
 bool Cache::take_wanted(int64_t owed_before) {
   int64_t pages = 0;
-  for (const Node* node : path_) pages += int64_t{node->wanted_columns} * lists_;
+  for (const Node* node : path_) pages += node->wanted_columns * lists_;
   if (pages > 0) {
     if (!leaves_promises(pages, owed_before)) return false;
     CHECK(tree_.make_room(pages));

@@ -209,6 +209,19 @@ TEST(KvRoom, AFailedAdmissionLeavesTheFormerPromise) {
   EXPECT_TRUE(rig.cache->admit(b, 8));
 }
 
+TEST(KvRoom, NoNumberOfTokensIsTooLargeToCompare) {
+  Rig rig(10);
+  const SequenceId a = rig.open(counting(5));
+  EXPECT_TRUE(rig.cache->admit(a, 40));
+  const int64_t column = rig.shape_.column_bytes();
+  for (const int shift : {31, 32, 33, 34, 35, 36, 40}) {
+    const int64_t tokens = int64_t{1} << shift;
+    EXPECT_FALSE(rig.cache->admit(a, tokens)) << shift;
+    EXPECT_FALSE(rig.cache->admit(a, tokens + 40)) << shift;
+    EXPECT_EQ(rig.cache->worst_case_bytes(tokens), tokens / 4 * column) << shift;
+  }
+}
+
 TEST(KvRoom, NobodyTakesWhatWasPromisedToAnother) {
   Rig rig(4);
   const SequenceId a = rig.open(counting(4));

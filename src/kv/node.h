@@ -65,12 +65,12 @@ struct Node {
     Node* next_sibling = nullptr;
   } visit;
   uint64_t admission_mark = 0;  // the count of promised pages that last saw this node
-  int32_t wanted_columns = 0;   // that a reservation under way would add
+  int64_t wanted_columns = 0;   // that a reservation under way would add
 };
 
 // The node's number of page columns for so many slots.
-inline int32_t columns_for(int64_t slots, int32_t page_slots) {
-  return static_cast<int32_t>((slots + page_slots - 1) / page_slots);
+inline int64_t columns_for(int64_t slots, int32_t page_slots) {
+  return (slots + page_slots - 1) / page_slots;
 }
 
 }  // namespace coppice::kv

@@ -125,7 +125,7 @@ void PrefixTree::add_pinned(Node* node, int32_t delta) {
 void PrefixTree::pin(Node* node, PinHold hold) {
   node->pins.push_back(hold);
   add_pinned(node, +1);
-  const int64_t cut = int64_t{columns_for(hold.tokens - node->start, page_slots_)} * page_slots_;
+  const int64_t cut = columns_for(hold.tokens - node->start, page_slots_) * page_slots_;
   if (cut < node->size()) split(node, cut);
 }
 
@@ -144,7 +144,7 @@ void PrefixTree::unpin(Node* node, PinId id) {
 void PrefixTree::narrow_to_pins(Node* node) {
   if (node->live > 0 || node->pins.empty()) return;
   const int64_t covered = std::ranges::max_element(node->pins, {}, &PinHold::tokens)->tokens;
-  const int64_t cut = int64_t{columns_for(covered - node->start, page_slots_)} * page_slots_;
+  const int64_t cut = columns_for(covered - node->start, page_slots_) * page_slots_;
   if (cut < node->size()) split(node, cut);
 }
 
@@ -348,8 +348,8 @@ void PrefixTree::give_back(std::vector<PageId>& ids) {
   ids.clear();
 }
 
-void PrefixTree::add_columns(Node* node, int32_t columns) {
-  scratch_.resize(static_cast<size_t>(int64_t{columns} * lists_));
+void PrefixTree::add_columns(Node* node, int64_t columns) {
+  scratch_.resize(static_cast<size_t>(columns * lists_));
   pool_.take(scratch_);
   node->pages.append(scratch_);
   scratch_.clear();
@@ -357,7 +357,7 @@ void PrefixTree::add_columns(Node* node, int32_t columns) {
 }
 
 void PrefixTree::drop_unused_columns(Node* node) {
-  node->pages.cut_back(columns_for(node->computed, page_slots_), scratch_);
+  node->pages.cut_back(static_cast<int32_t>(columns_for(node->computed, page_slots_)), scratch_);
   give_back(scratch_);
   refresh(node);
 }

@@ -104,7 +104,7 @@ class PrefixTree {
   void unpin(Node* node, PinId id);
 
   // --- pages
-  void add_columns(Node* node, int32_t columns);
+  void add_columns(Node* node, int64_t columns);
   void drop_unused_columns(Node* node);  // beyond the computed slots
   void advance(Node* node, int64_t slots);
   // Pages that could be handed out now: free ones and those of unreferenced nodes, less what a
