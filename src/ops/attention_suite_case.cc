@@ -128,20 +128,33 @@ void Case::write_list(int32_t node, int32_t list) {
     poison(arena.page(id), arena.layout);
   }
   Slots& slots = slots_[{node, list}];
-  AttentionPlan plan;
-  plan.rows = count;
-  plan.kv_heads = 1;
-  plan.parts.push_back(forest_->part(node));
   std::vector<float> k, v;
-  for (int32_t i = 0; i < count; ++i) {
-    plan.targets.push_back({0, n.starts[static_cast<size_t>(list)] + i});
-    draw_slot(k, v);
-  }
-  const Shape shape{count, 1, shape_.dim};
-  subject_.write_kv({k.data(), DType::kF32, shape}, {v.data(), DType::kF32, shape}, list, plan,
-                    arena);
+  for (int32_t i = 0; i < count; ++i) draw_slot(k, v);
+  write_slots(node, list, 0, k, v);
   for (const float x : k) slots.k.push_back(rounded(shape_.type, x));
   for (const float x : v) slots.v.push_back(rounded(shape_.type, x));
+}
+
+void Case::write_slots(int32_t node, int32_t list, int32_t slot, const std::vector<float>& k,
+                       const std::vector<float>& v) {
+  const ForestNode& n = forest_->nodes()[static_cast<size_t>(node)];
+  AttentionPlan plan;
+  plan.rows = static_cast<int32_t>(k.size()) / shape_.dim;
+  plan.kv_heads = 1;
+  plan.parts.push_back(forest_->part(node));
+  for (int32_t i = 0; i < plan.rows; ++i) {
+    plan.targets.push_back({0, n.starts[static_cast<size_t>(list)] + slot + i});
+  }
+  const Shape shape{plan.rows, 1, shape_.dim};
+  subject_.write_kv({k.data(), DType::kF32, shape}, {v.data(), DType::kF32, shape}, list, plan,
+                    forest_->arena());
+}
+
+void Case::spoil(int32_t node, int32_t slot) {
+  const auto dim = static_cast<size_t>(shape_.dim);
+  const std::vector<float> k(dim, std::numeric_limits<float>::quiet_NaN());
+  const std::vector<float> v(dim, std::numeric_limits<float>::infinity());
+  for (int32_t list = 0; list < shape_.lists(); ++list) write_slots(node, list, slot, k, v);
 }
 
 void Case::draw_slot(std::vector<float>& k, std::vector<float>& v) {

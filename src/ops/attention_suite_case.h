@@ -37,6 +37,9 @@ class Case {
   }
 
   int32_t add_node(int32_t parent, std::vector<int32_t> counts);
+  // Writes NaN keys and infinite values over slot `slot` of a node, in every list. expected() does
+  // not know it.
+  void spoil(int32_t node, int32_t slot);
   // Queries are made when all sequences are known; rounded to bf16, the common ground of all ISAs.
   void make_queries();
 
@@ -58,6 +61,9 @@ class Case {
               std::vector<float>& rows) const;
   // Fills a list's pages through write_kv, as a plan of one head whose rows are the slots.
   void write_list(int32_t node, int32_t list);
+  // Writes k, v [n, D] over n slots of a list from `slot` on, counted inside the node.
+  void write_slots(int32_t node, int32_t list, int32_t slot, const std::vector<float>& k,
+                   const std::vector<float>& v);
   void draw_slot(std::vector<float>& k, std::vector<float>& v);
 
   Subject& subject_;

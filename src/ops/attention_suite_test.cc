@@ -172,6 +172,36 @@ TEST_P(AttentionSuite, ARowThatSeesNothingIsZero) {
   for (const float x : out[0]) EXPECT_EQ(x, 0.0f);
 }
 
+// A slot that was given NaN and infinity is met by rows that do not see it: those before it, and
+// those whose window has passed it.
+TEST_P(AttentionSuite, WhatARowDoesNotSeeDoesNotReachIt) {
+  constexpr int32_t kRows = 21, kSlots = 40;
+  for (const DType type : {DType::kBF16, DType::kF32}) {
+    const Shape3 shape{.kv_heads = 2, .group = 3, .dim = 32, .type = type};
+    const auto row = static_cast<ptrdiff_t>(shape.kv_heads * shape.group * shape.dim);
+    for (const int32_t window : {0, 4}) {
+      SCOPED_TRACE(testing::Message() << dtype_name(type) << ", window " << window);
+      Case c(subject(), shape, Data::kOrdinary, 21);
+      const int32_t node = c.add_node(-1, {kSlots});
+      c.forest().add_sequence(node, kRows);
+      c.make_queries();
+      const CasePlan plan = c.forest().plan(shape.kv_heads, kTwoPhase, c.random());
+      const AttentionParams params = params_for(shape, 0, window);
+      const std::vector<float> before = c.run(plan, params)[0];
+      // Row r sees slots up to kSlots - kRows + r: this one is row 10's own.
+      c.spoil(node, kSlots - kRows + 10);
+      const std::vector<float> after = c.run(plan, params)[0];
+      EXPECT_TRUE(std::equal(before.begin(), before.begin() + 10 * row, after.begin()));
+      EXPECT_FALSE(std::equal(before.begin() + 10 * row, before.begin() + 11 * row,
+                              after.begin() + 10 * row))
+          << "its own row sees it";
+      if (window == 0) continue;
+      EXPECT_TRUE(std::equal(before.begin() + (10 + window) * row, before.end(),
+                             after.begin() + (10 + window) * row));
+    }
+  }
+}
+
 TEST_P(AttentionSuite, OneAndTwoThreadsAndManyAreBitEqual) {
   // One head: fewer items than threads, so slots are split at multiples of R.
   for (const int32_t kv_heads : {1, 3}) {

@@ -102,7 +102,10 @@ class Backend {
                            const TensorView& out) = 0;
 
   // --- keys, values, attention
-  // Stores k, v [T, Hkv, D] (k already rotated) at plan.targets, rounded to the page type.
+  // Stores k, v [T, Hkv, D] (k already rotated) at plan.targets, rounded to the page type. Pages
+  // hold finite values only (kv_value.h): what is beyond the type's largest is stored as that, NaN
+  // as 0. A token whose activations are not finite shows it in its own row, through the residual
+  // stream, and not in the rows that merely share a page with it.
   virtual void write_kv(const TensorView& k, const TensorView& v, int32_t layer,
                         const AttentionPlan& plan, const KvArena& arena) = 0;
   // out [T, Hq, D] = softmax(scale * q k^T over the row's visible slots) v, K and V as stored in

@@ -1,6 +1,8 @@
 // The suite that judges the key-value pages of every backend.
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -67,6 +69,50 @@ TEST_P(KvPagesSuite, PagesReadBackWhatWasWritten) {
           }
         }
       }
+    }
+  }
+}
+
+TEST_P(KvPagesSuite, WhatIsNotFiniteIsStoredAsFinite) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  constexpr float kMost = std::numeric_limits<float>::max();  // rounds to infinity in bf16
+  constexpr float kMostBf16 = 0x1.fep127f;
+  struct Stored {
+    float given, f32, bf16;
+  };
+  const std::array<Stored, 9> cases{{{kInf, kMost, kMostBf16},
+                                     {-kInf, -kMost, -kMostBf16},
+                                     {kMost, kMost, kMostBf16},
+                                     {-kMost, -kMost, -kMostBf16},
+                                     {kMostBf16, kMostBf16, kMostBf16},
+                                     {std::numeric_limits<float>::quiet_NaN(), 0, 0},
+                                     {-std::numeric_limits<float>::quiet_NaN(), 0, 0},
+                                     {-1.5f, -1.5f, -1.5f},
+                                     {0x1p-130f, 0x1p-130f, 0x1p-130f}}};
+  const auto dim = static_cast<int32_t>(cases.size());
+  std::vector<float> k, v;
+  for (const Stored& c : cases) k.push_back(c.given);
+  for (const Stored& c : cases) v.push_back(-c.given);
+  for (const DType type : {DType::kBF16, DType::kF32}) {
+    const auto layout = subject().kv_layout(type, dim);
+    ASSERT_TRUE(layout);
+    auto memory = Buffer::allocate(layout->page_bytes);
+    ASSERT_TRUE(memory);
+    const KvArena arena{memory->data(), *layout};
+    const PageId page = 0;
+    AttentionPlan plan;
+    plan.rows = plan.kv_heads = 1;
+    plan.parts.push_back({.pages = &page, .page_stride = 1, .count = 1});
+    plan.targets.push_back({0, 0});
+    subject().write_kv({k.data(), DType::kF32, {1, 1, dim}}, {v.data(), DType::kF32, {1, 1, dim}},
+                       0, plan, arena);
+    std::vector<float> got_k(k.size()), got_v(v.size());
+    subject().read_page(arena, page, 1, {got_k.data(), DType::kF32, {1, dim}},
+                        {got_v.data(), DType::kF32, {1, dim}});
+    for (size_t d = 0; d < cases.size(); ++d) {
+      const float want = type == DType::kF32 ? cases[d].f32 : cases[d].bf16;
+      EXPECT_EQ(got_k[d], want) << dtype_name(type) << " " << cases[d].given;
+      EXPECT_EQ(got_v[d], -want) << dtype_name(type) << " " << -cases[d].given;
     }
   }
 }

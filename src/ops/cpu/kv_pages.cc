@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ops/kv_value.h"
 #include "ops/op_checks.h"
 
 namespace coppice::ops::cpu {
@@ -24,14 +25,12 @@ struct Image {
 
 float load(float x) { return x; }
 float load(bf16 x) { return to_float(x); }
-void store(float x, float* to) { *to = x; }
-void store(float x, bf16* to) { *to = to_bf16(x); }
 
 template <class T>
 void write_slot(const Image& image, int32_t head_dim, T* page, int32_t slot, const float* k,
                 const float* v) {
-  for (int32_t d = 0; d < head_dim; ++d) store(k[d], page + image.key(slot, d));
-  for (int32_t d = 0; d < head_dim; ++d) store(v[d], page + image.value(slot, d));
+  for (int32_t d = 0; d < head_dim; ++d) store_kv(k[d], page + image.key(slot, d));
+  for (int32_t d = 0; d < head_dim; ++d) store_kv(v[d], page + image.value(slot, d));
 }
 
 template <class T>

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "ops/kv_value.h"
 #include "ops/op_checks.h"
 
 namespace coppice::ops::ref {
@@ -18,9 +19,9 @@ void store_row(const KvArena& arena, PageId id, Half half, int32_t slot, const f
   std::byte* out = element(arena, id, half, slot, 0);
   for (int32_t d = 0; d < arena.layout.head_dim; ++d) {
     if (arena.layout.type == DType::kF32) {
-      reinterpret_cast<float*>(out)[d] = values[d];
+      store_kv(values[d], reinterpret_cast<float*>(out) + d);
     } else {
-      reinterpret_cast<bf16*>(out)[d] = to_bf16(values[d]);
+      store_kv(values[d], reinterpret_cast<bf16*>(out) + d);
     }
   }
 }
