@@ -92,13 +92,21 @@ TEST_P(OneDnnTest, TheProbeNamesAnUnexpectedImplementation) {
   EXPECT_NE(weight->probe(pool_, "another").find("oneDNN chose"), std::string::npos);
 }
 
-// Whatever the probe lets pass must hold at row counts it did not try.
+// Whatever the probe lets pass must hold at row counts it did not try. Where it lets nothing pass,
+// as over the implementation that CPUs without AVX-512 get, it must have seen why.
 TEST_P(OneDnnTest, WhatTheProbePassesIsBitEqualEverywhere) {
+  int passed = 0;
+  std::string refusals;
   for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{256, 256}, {256, 768}, {600, 64}}) {
     const auto weight = pack(random_values(rows * cols, 6), rows, cols);
     const std::string chosen = weight->probe(pool_, "");
     const std::string name = chosen.substr(13, chosen.find(" for ") - 13);
-    if (!weight->probe(pool_, name).empty()) continue;
+    const std::string refusal = weight->probe(pool_, name);
+    if (!refusal.empty()) {
+      refusals += name + ": " + refusal + "\n";
+      continue;
+    }
+    ++passed;
     const auto x = random_values(130 * cols, 7);
     for (int64_t count = 2; count <= 130; count += 3) {
       const auto together = multiply(*weight, x, 0, count, {});
@@ -109,6 +117,9 @@ TEST_P(OneDnnTest, WhatTheProbePassesIsBitEqualEverywhere) {
       }
     }
   }
+  if (passed > 0) return;
+  EXPECT_NE(refusals.find("other bits"), std::string::npos) << refusals;
+  GTEST_SKIP() << refusals;
 }
 
 }  // namespace
