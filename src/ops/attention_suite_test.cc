@@ -101,7 +101,7 @@ TEST_P(AttentionSuite, EveryGroupSize) {
 
 TEST_P(AttentionSuite, EveryHeadDimAndPageType) {
   for (const DType type : {DType::kBF16, DType::kF32}) {
-    for (const int32_t dim : {8, 24, 32, 64, 80, 96, 128, 256}) {
+    for (const int32_t dim : {1, 8, 17, 24, 32, 64, 80, 96, 128, 250, 256}) {
       const Shape3 shape{.kv_heads = 1, .group = 3, .dim = dim, .type = type};
       SCOPED_TRACE(testing::Message() << dtype_name(type) << " " << dim);
       Case c(subject(), shape, Data::kOrdinary, static_cast<uint32_t>(dim));
