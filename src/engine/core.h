@@ -45,7 +45,7 @@ class Core {
   void reset_peak() { stats_.peak = {}; }
 
   EngineStats stats() const;
-  int64_t finished() const { return scheduler_.finished(); }
+  int64_t finished() const { return scheduler_.finished(); }  // any thread may ask
   bool idle() const { return scheduler_.idle(); }
   const Parts& parts() const { return parts_; }
 

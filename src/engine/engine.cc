@@ -74,7 +74,7 @@ struct Engine::Impl {
   Core core;
   engine::Inbox<Command> inbox;
   std::atomic<RequestId> last_id{0};
-  std::atomic<int64_t> submitted{0}, finished{0};  // choices
+  std::atomic<int64_t> submitted{0};  // choices
   mutable std::mutex snapshot_mutex;
   EngineStats snapshot;
   bool stop = false;  // the loop's own: set by a command
@@ -104,7 +104,6 @@ void Engine::Impl::loop() {
     } else {
       core.step(seconds());
     }
-    finished.store(core.finished(), std::memory_order_relaxed);
   }
   core.cancel_all();
 }
@@ -131,8 +130,14 @@ Expected<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options,
 
 Expected<RequestId> Engine::submit(Request request, std::shared_ptr<Observer> observer) {
   Impl& impl = *impl_;
-  const int64_t choices = std::max(1, request.sampling.n);
-  const int64_t unfinished = impl.submitted.load() - impl.finished.load();
+  TRY_STATUS(validate(request.sampling));
+  const int64_t choices = request.sampling.n;
+  if (choices > impl.options.max_queued) {
+    return fail(ErrorCode::kInvalidArgument, "n is " + std::to_string(choices) +
+                                                 "; this engine takes up to --max-queued " +
+                                                 std::to_string(impl.options.max_queued));
+  }
+  const int64_t unfinished = impl.submitted.load() - impl.core.finished();
   if (unfinished + choices > impl.options.max_queued) {
     return fail(ErrorCode::kOverloaded, std::to_string(unfinished) +
                                             " requests are unfinished; this engine takes " +
@@ -170,7 +175,6 @@ void Engine::run() {
   CHECK(!impl_->threaded());
   while (impl_->core.step(impl_->seconds())) {
   }
-  impl_->finished = impl_->core.finished();
 }
 
 Expected<PinInfo> Engine::pin(std::vector<TokenId> tokens, const std::string& cache_salt,

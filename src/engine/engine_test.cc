@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <future>
 #include <thread>
 
 #include "engine/inbox.h"
@@ -207,6 +208,57 @@ TEST(Engine, MoreThanItTakesIsRefused) {
   EXPECT_EQ(refused.error().code, ErrorCode::kOverloaded);
   engine->run();
   EXPECT_TRUE(engine->submit(request_of(1, 10, 1), nullptr));
+}
+
+// Not "later": waiting would not help.
+TEST(Engine, MoreChoicesThanItEverTakesAreAnInvalidArgument) {
+  EngineOptions o = options();
+  o.max_queued = 3;
+  const auto engine = open(o);
+  for (const int32_t n : {-1, 0, 4, 5000}) {
+    Request request = request_of(1, 10, 1);
+    request.sampling.n = n;
+    const auto refused = engine->submit(request, nullptr);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument);
+    EXPECT_EQ(refused.error().message.find("n is " + std::to_string(n)), 0u);
+  }
+  Request request = request_of(1, 10, 1);
+  request.sampling.n = 3;
+  EXPECT_TRUE(engine->submit(request, nullptr));
+}
+
+// Holds the engine's thread in on_finish until the test has gone on.
+class HeldAtItsEnd : public Observer {
+ public:
+  void on_finish(const Result&, std::string_view) override {
+    ended.set_value();
+    go_on.get_future().wait_for(std::chrono::milliseconds(kPatience));
+  }
+  std::promise<void> ended, go_on;
+};
+
+TEST(Engine, WhoeverIsToldOfAnEndMaySubmitAgain) {
+  EngineOptions o = options();
+  o.max_queued = 1;
+  const auto engine = open(o);
+  engine->start();
+  const auto observer = std::make_shared<HeldAtItsEnd>();
+  ASSERT_TRUE(engine->submit(request_of(1, 10, 1), observer));
+  observer->ended.get_future().wait();
+  EXPECT_TRUE(engine->submit(request_of(1, 10, 1), nullptr));
+  observer->go_on.set_value();
+}
+
+TEST(Engine, ACancelledRequestMakesRoomWithoutARun) {
+  EngineOptions o = options();
+  o.max_queued = 1;
+  const auto engine = open(o);
+  for (int i = 0; i < 3; ++i) {
+    const auto id = engine->submit(request_of(1, 10, 1), nullptr);
+    ASSERT_TRUE(id) << i;
+    engine->cancel(*id);
+  }
 }
 
 TEST(Engine, ClosingCancelsWhatIsUnfinished) {

@@ -44,11 +44,11 @@ void Scheduler::enqueue(std::unique_ptr<Sequence> sequence) {
 void Scheduler::finish(Sequence& sequence, FinishReason reason, const std::optional<Error>& error,
                        int64_t held) {
   for (const auto& child : std::exchange(sequence.unborn, {})) {
-    child->finish(reason, error, 0);
     ++finished_;
+    child->finish(reason, error, 0);
   }
-  sequence.finish(reason, error, held);
   ++finished_;
+  sequence.finish(reason, error, held);
 }
 
 // Takes a live sequence out of the cache; what it computed stays there as a reclaimable prefix.

@@ -11,6 +11,7 @@
 // Nothing here changes arithmetic: rows may come in any company and any cut (promise 3).
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <memory>
 #include <optional>
@@ -65,7 +66,8 @@ class Scheduler {
   size_t waiting() const { return waiting_.size(); }
   bool idle() const { return live_.empty() && waiting_.empty(); }
   int64_t preemptions() const { return preemptions_; }
-  int64_t finished() const { return finished_; }
+  // Choices. Any thread may ask; whoever was told of an end finds it counted.
+  int64_t finished() const { return finished_.load(); }
 
  private:
   int64_t wanted_total(const Sequence& sequence) const;
@@ -89,7 +91,7 @@ class Scheduler {
   bool room_changed_ = true;
   int32_t steps_refused_ = 0;  // since the first in the queue was last tried
   int64_t preemptions_ = 0;
-  int64_t finished_ = 0;
+  std::atomic<int64_t> finished_{0};
 };
 
 }  // namespace coppice::engine
