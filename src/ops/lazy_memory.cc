@@ -31,4 +31,11 @@ Expected<Buffer> allocate_lazily(int64_t bytes) {
   return Buffer(data, bytes, [map, mapped](std::byte*) { munmap(map, mapped); });
 }
 
+Status grow_lazily(Buffer& buffer, int64_t bytes) {
+  if (buffer.bytes() >= bytes) return {};
+  buffer = {};
+  TRY(buffer, allocate_lazily(bytes));
+  return {};
+}
+
 }  // namespace coppice::ops

@@ -12,4 +12,7 @@ namespace coppice::ops {
 // 2 MiB and offered huge pages where they span any.
 Expected<Buffer> allocate_lazily(int64_t bytes);
 
+// Makes room for at least so many bytes; what the buffer held is lost when it has to grow.
+Status grow_lazily(Buffer& buffer, int64_t bytes);
+
 }  // namespace coppice::ops

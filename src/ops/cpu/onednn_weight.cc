@@ -5,7 +5,9 @@
 #include <cmath>
 #include <cstring>
 #include <dnnl.hpp>
+#include <map>
 #include <random>
+#include <tuple>
 #include <vector>
 
 #include "ops/lazy_memory.h"
@@ -23,6 +25,7 @@ namespace {
 
 // Heights of a piece, tallest first.
 constexpr std::array<int64_t, 7> kHeights{64, 32, 16, 8, 4, 2, 1};
+constexpr int64_t kSlice = OneDnnWeight::kSlice;
 
 // While it lives, what oneDNN makes or runs on this thread uses this thread alone.
 class OneThread {
@@ -75,16 +78,41 @@ int64_t piece_height(int64_t left) {
   return *std::find_if(kHeights.begin(), kHeights.end(), [&](int64_t h) { return h <= left; });
 }
 
+// What one thread hands to one primitive. Only x moves from call to call.
+struct Arguments {
+  dnnl::memory x;           // [height, K], somewhere in the inputs
+  dnnl::memory out;         // [height, columns], the thread's piece
+  dnnl::memory scratchpad;  // the thread's, which may grow while weights are packed
+};
+
+// A slice [K, columns] of any weight: its layout, and the primitives that multiply by it.
+struct SliceShape {
+  int64_t columns = 0;
+  dnnl::memory::desc weights;  // packed
+  std::array<dnnl::matmul::primitive_desc, kHeights.size()> descs;
+  std::array<dnnl::matmul, kHeights.size()> products;
+  std::vector<std::array<Arguments, kHeights.size()>> arguments;  // per thread
+};
+
 }  // namespace
 
 struct OneDnn::State {
-  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   struct Thread {
     dnnl::stream stream;
     Buffer scratchpad;
+    Buffer piece;  // what a primitive writes, [64, kSlice] f32
   };
+
+  const SliceShape& shape(DType type, int64_t cols, int64_t columns);
+  Status grow_scratchpads(const SliceShape& shape);
+  Status grow_inputs(DType type, int64_t rows, int64_t cols);
+  void multiply(const SliceShape& shape, size_t height, const dnnl::memory& weights,
+                const std::byte* x, int32_t thread);
+
+  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   std::vector<Thread> threads;
   Buffer inputs;  // x of a call in the weights' type, [T padded, K]
+  std::map<std::tuple<DType, int64_t, int64_t>, SliceShape> shapes;  // by type, K, columns
 };
 
 OneDnn::OneDnn(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -96,41 +124,109 @@ Expected<std::unique_ptr<OneDnn>> OneDnn::make(int threads) {
     // Refused where the library is in use already; the probe sees the implementation then.
     (void)dnnl::set_max_cpu_isa(dnnl::cpu_isa::avx512_core_bf16);
     auto state = std::make_unique<State>();
-    for (int i = 0; i < threads; ++i) state->threads.push_back({dnnl::stream(state->engine), {}});
+    for (int i = 0; i < threads; ++i) {
+      State::Thread& thread = state->threads.emplace_back();
+      thread.stream = dnnl::stream(state->engine);
+      TRY(thread.piece, Buffer::allocate(dtype_bytes(DType::kF32, kHeights.front() * kSlice)));
+    }
     return std::unique_ptr<OneDnn>(new OneDnn(std::move(state)));
   } catch (const dnnl::error& error) {
     return fail(ErrorCode::kInternal, std::string("oneDNN: ") + error.what());
   }
 }
 
-struct OneDnnWeight::State {
-  // All slices but the last are equally wide.
-  struct Width {
-    int64_t columns = 0;
-    dnnl::memory::desc weights;  // packed
-    std::array<dnnl::matmul, kHeights.size()> products;
-    std::array<dnnl::matmul::primitive_desc, kHeights.size()> descs;
-  };
+Status OneDnn::reserve(DType type, int64_t rows, int64_t cols) {
+  return state_->grow_inputs(type, rows, cols);
+}
 
+int64_t OneDnn::scratch_bytes() const {
+  int64_t bytes = state_->inputs.bytes();
+  for (const State::Thread& thread : state_->threads) {
+    bytes += thread.scratchpad.bytes() + thread.piece.bytes();
+  }
+  return bytes;
+}
+
+// Made on first use; throws what the library throws.
+const SliceShape& OneDnn::State::shape(DType type, int64_t cols, int64_t columns) {
+  using dnnl::memory;
+  const auto known = shapes.find({type, cols, columns});
+  if (known != shapes.end()) return known->second;
+  const memory::data_type element = library_type(type);
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  SliceShape made;
+  made.columns = columns;
+  made.weights = memory::desc({cols, columns}, element, memory::format_tag::any);
+  made.arguments.resize(threads.size());
+  for (size_t i = 0; i < kHeights.size(); ++i) {
+    const memory::desc x({kHeights[i], cols}, element, memory::format_tag::ab);
+    const memory::desc out({kHeights[i], columns}, memory::data_type::f32, memory::format_tag::ab);
+    made.descs[i] = {{x, made.weights, out}, attributes, engine};
+    // The tallest piece chooses the layout, the others must take it.
+    if (i == 0) made.weights = made.descs[i].weights_desc();
+    made.products[i] = dnnl::matmul(made.descs[i]);
+    for (size_t thread = 0; thread < threads.size(); ++thread) {
+      made.arguments[thread][i] = {
+          memory(x, engine, DNNL_MEMORY_NONE), memory(out, engine, threads[thread].piece.data()),
+          memory(made.descs[i].scratchpad_desc(), engine, DNNL_MEMORY_NONE)};
+    }
+  }
+  return shapes.emplace(std::tuple(type, cols, columns), std::move(made)).first->second;
+}
+
+Status OneDnn::State::grow_scratchpads(const SliceShape& shape) {
+  size_t most = 0;
+  for (const auto& desc : shape.descs) most = std::max(most, desc.scratchpad_desc().get_size());
+  for (Thread& thread : threads) {
+    TRY_STATUS(grow_lazily(thread.scratchpad, static_cast<int64_t>(most)));
+  }
+  return {};
+}
+
+Status OneDnn::State::grow_inputs(DType type, int64_t rows, int64_t cols) {
+  return grow_lazily(inputs, dtype_bytes(type, (rows + kHeights.front()) * cols));
+}
+
+// The thread's piece [height, columns] = x [height, K] . weights. The calls of the C interface,
+// because those of C++ build a map of arguments each time.
+void OneDnn::State::multiply(const SliceShape& shape, size_t height, const dnnl::memory& weights,
+                             const std::byte* x, int32_t thread) {
+  const OneThread alone;
+  const Thread& own = threads[static_cast<size_t>(thread)];
+  const Arguments& given = shape.arguments[static_cast<size_t>(thread)][height];
+  const auto place = [](const dnnl::memory& memory, const std::byte* data) {
+    CHECK(dnnl_memory_set_data_handle(memory.get(), const_cast<std::byte*>(data)) == dnnl_success);
+  };
+  place(given.x, x);
+  place(given.scratchpad, own.scratchpad.data());
+  const std::array<dnnl_exec_arg_t, 4> arguments{{{DNNL_ARG_SRC, given.x.get()},
+                                                  {DNNL_ARG_WEIGHTS, weights.get()},
+                                                  {DNNL_ARG_DST, given.out.get()},
+                                                  {DNNL_ARG_SCRATCHPAD, given.scratchpad.get()}}};
+  const dnnl_status_t done =
+      dnnl_primitive_execute(shape.products[height].get(), own.stream.get(),
+                             static_cast<int>(arguments.size()), arguments.data());
+  CHECK(done == dnnl_success && dnnl_stream_wait(own.stream.get()) == dnnl_success &&
+        "a oneDNN primitive that was probed has failed");
+}
+
+struct OneDnnWeight::State {
   State(OneDnn::State& onednn, DType weights_type, int64_t n, int64_t k)
       : library(onednn), type(weights_type), rows(n), cols(k) {}
 
   int64_t slices() const { return (rows + kSlice - 1) / kSlice; }
-  const Width& width(int64_t slice) const { return widths[slice + 1 == slices() ? 1 : 0]; }
+  const SliceShape& shape(int64_t slice) const { return *shapes[slice + 1 == slices() ? 1 : 0]; }
   std::byte* slice_data(int64_t slice) const { return packed.data() + slice * slice_bytes; }
-
-  void make_width(Width& width, int64_t columns);
-  Status grow_scratchpads();
   void pack_slice(const TensorView& w, int64_t slice);
-  void run_piece(int64_t slice, size_t height, const std::byte* x, int32_t thread,
-                 float* out) const;
 
   OneDnn::State& library;
   DType type;
   int64_t rows, cols;
-  std::array<Width, 2> widths;
+  std::array<const SliceShape*, 2> shapes{};  // of all slices but the last, and of the last
   int64_t slice_bytes = 0;
   Buffer packed;
+  std::vector<dnnl::memory> weights;  // per slice
 };
 
 OneDnnWeight::OneDnnWeight(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -142,49 +238,20 @@ int64_t OneDnnWeight::bytes() const { return state_->packed.bytes(); }
 
 // --- packing
 
-void OneDnnWeight::State::make_width(Width& width, int64_t columns) {
-  using dnnl::memory;
-  const memory::data_type element = library_type(type);
-  dnnl::primitive_attr attributes;
-  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  width.columns = columns;
-  width.weights = memory::desc({cols, columns}, element, memory::format_tag::any);
-  for (size_t i = 0; i < kHeights.size(); ++i) {
-    const memory::desc x({kHeights[i], cols}, element, memory::format_tag::ab);
-    const memory::desc out({kHeights[i], columns}, memory::data_type::f32, memory::format_tag::ab);
-    width.descs[i] = {{x, width.weights, out}, attributes, library.engine};
-    // The tallest piece chooses the layout, the others must take it.
-    if (i == 0) width.weights = width.descs[i].weights_desc();
-    width.products[i] = dnnl::matmul(width.descs[i]);
-  }
-}
-
-Status OneDnnWeight::State::grow_scratchpads() {
-  size_t most = 0;
-  for (const Width& width : widths) {
-    for (const auto& desc : width.descs) most = std::max(most, desc.scratchpad_desc().get_size());
-  }
-  for (OneDnn::State::Thread& thread : library.threads) {
-    if (thread.scratchpad.bytes() >= static_cast<int64_t>(most)) continue;
-    TRY(thread.scratchpad, allocate_lazily(static_cast<int64_t>(most)));
-  }
-  return {};
-}
-
 void OneDnnWeight::State::pack_slice(const TensorView& w, int64_t slice) {
-  const Width& shape = width(slice);
+  const int64_t columns = shape(slice).columns;
   std::vector<float> row(static_cast<size_t>(cols));
-  std::vector<std::byte> plain(static_cast<size_t>(dtype_bytes(type, shape.columns * cols)));
-  for (int64_t c = 0; c < shape.columns; ++c) {
+  std::vector<std::byte> plain(static_cast<size_t>(dtype_bytes(type, columns * cols)));
+  for (int64_t c = 0; c < columns; ++c) {
     read_weight_row(w, slice * kSlice + c, row.data());
     for (int64_t k = 0; k < cols; ++k) {
       store(type, plain.data(), c * cols + k, row[static_cast<size_t>(k)]);
     }
   }
-  const dnnl::memory::desc layout({cols, shape.columns}, library_type(type),
+  const dnnl::memory::desc layout({cols, columns}, library_type(type),
                                   dnnl::memory::format_tag::ba);
   dnnl::memory from(layout, library.engine, plain.data());
-  dnnl::memory to(shape.weights, library.engine, slice_data(slice));
+  dnnl::memory& to = weights.emplace_back(shape(slice).weights, library.engine, slice_data(slice));
   dnnl::stream stream(library.engine);
   dnnl::reorder(from, to).execute(stream, from, to);
   stream.wait();
@@ -199,14 +266,14 @@ Expected<std::unique_ptr<OneDnnWeight>> OneDnnWeight::pack(OneDnn& onednn, Threa
     const OneThread alone;
     auto state = std::make_unique<State>(*onednn.state_, type, rows, cols);
     const int64_t last = rows - (state->slices() - 1) * kSlice;
-    state->make_width(state->widths[0], state->slices() > 1 ? kSlice : last);
-    state->make_width(state->widths[1], last);
-    for (const State::Width& width : state->widths) {
-      const auto bytes = static_cast<int64_t>(width.weights.get_size());
+    state->shapes = {&onednn.state_->shape(type, cols, state->slices() > 1 ? kSlice : last),
+                     &onednn.state_->shape(type, cols, last)};
+    for (const SliceShape* shape : state->shapes) {
+      const auto bytes = static_cast<int64_t>(shape->weights.get_size());
       state->slice_bytes = std::max(state->slice_bytes, (bytes + 63) / 64 * 64);
+      TRY_STATUS(onednn.state_->grow_scratchpads(*shape));
     }
     TRY(state->packed, allocate_lazily(state->slices() * state->slice_bytes));
-    TRY_STATUS(state->grow_scratchpads());
     for (int64_t slice = 0; slice < state->slices(); ++slice) state->pack_slice(w, slice);
     return std::unique_ptr<OneDnnWeight>(new OneDnnWeight(std::move(state)));
   } catch (const dnnl::error& error) {
@@ -217,34 +284,12 @@ Expected<std::unique_ptr<OneDnnWeight>> OneDnnWeight::pack(OneDnn& onednn, Threa
 void OneDnnWeight::read_row(int64_t n, float* out) const {
   const int64_t slice = n / kSlice;
   for (int64_t k = 0; k < cols(); ++k) {
-    const int64_t at = element_offset(state_->width(slice).weights, k, n % kSlice);
+    const int64_t at = element_offset(state_->shape(slice).weights, k, n % kSlice);
     out[k] = load(state_->type, state_->slice_data(slice), at);
   }
 }
 
 // --- the product
-
-// out [height, columns] = x [height, K] . slice
-void OneDnnWeight::State::run_piece(int64_t slice, size_t height, const std::byte* x,
-                                    int32_t thread, float* out) const {
-  const OneThread alone;
-  const Width& shape = width(slice);
-  const dnnl::matmul::primitive_desc& desc = shape.descs[height];
-  OneDnn::State::Thread& own = library.threads[static_cast<size_t>(thread)];
-  const auto memory = [&](const dnnl::memory::desc& layout, const void* data) {
-    return dnnl::memory(layout, library.engine, const_cast<void*>(data));
-  };
-  try {
-    shape.products[height].execute(
-        own.stream, {{DNNL_ARG_SRC, memory(desc.src_desc(), x)},
-                     {DNNL_ARG_WEIGHTS, memory(shape.weights, slice_data(slice))},
-                     {DNNL_ARG_DST, memory(desc.dst_desc(), out)},
-                     {DNNL_ARG_SCRATCHPAD, memory(desc.scratchpad_desc(), own.scratchpad.data())}});
-    own.stream.wait();
-  } catch (const dnnl::error&) {
-    CHECK(false && "a oneDNN primitive that was probed has failed");
-  }
-}
 
 void OneDnnWeight::multiply(ThreadPool& pool, const TensorView& x, const TensorView& bias,
                             const TensorView& out) const {
@@ -252,13 +297,7 @@ void OneDnnWeight::multiply(ThreadPool& pool, const TensorView& x, const TensorV
   const State& s = *state_;
   const int64_t rows = x.shape()[0];
   if (rows == 0) return;
-  const int64_t padded = rows + kHeights.front();
-  const int64_t needed = dtype_bytes(s.type, padded * s.cols);
-  if (s.library.inputs.bytes() < needed) {
-    auto grown = allocate_lazily(2 * needed);
-    CHECK(grown && "no address space for the inputs of a product");
-    s.library.inputs = std::move(*grown);
-  }
+  CHECK(s.library.grow_inputs(s.type, rows, s.cols));
   std::byte* inputs = s.library.inputs.data();
   const float* input = x.f32();
   const int64_t copies = count_runs(pool, rows, s.cols);
@@ -271,15 +310,17 @@ void OneDnnWeight::multiply(ThreadPool& pool, const TensorView& x, const TensorV
   const float* offsets = bias.empty() ? nullptr : bias.f32();
   float* output = out.f32();
   pool.parallel_for(static_cast<int32_t>(s.slices()), [&](int32_t slice, int32_t thread) {
-    alignas(64) float piece[kHeights.front() * kSlice];
-    const int64_t columns = s.width(slice).columns;
+    const int64_t columns = s.shape(slice).columns;
+    const auto& piece = s.library.threads[static_cast<size_t>(thread)].piece;
     for (int64_t row = 0; row < rows;) {
       const int64_t height = piece_height(rows - row);
       const auto index = static_cast<size_t>(std::find(kHeights.begin(), kHeights.end(), height) -
                                              kHeights.begin());
-      s.run_piece(slice, index, inputs + dtype_bytes(s.type, row * s.cols), thread, piece);
+      s.library.multiply(s.shape(slice), index, s.weights[static_cast<size_t>(slice)],
+                         inputs + dtype_bytes(s.type, row * s.cols), thread);
       const int64_t end = std::min(rows, row + height);
-      for (const float* from = piece; row < end; ++row, from += columns) {
+      for (auto* from = reinterpret_cast<const float*>(piece.data()); row < end;
+           ++row, from += columns) {
         float* to = output + row * s.rows + slice * kSlice;
         for (int64_t c = 0; c < columns; ++c) {
           to[c] = offsets != nullptr ? from[c] + offsets[slice * kSlice + c] : from[c];
@@ -292,9 +333,9 @@ void OneDnnWeight::multiply(ThreadPool& pool, const TensorView& x, const TensorV
 // --- the probe
 
 std::string OneDnnWeight::probe(ThreadPool& pool, std::string_view implementation) const {
-  for (const State::Width& width : state_->widths) {
+  for (const SliceShape* shape : state_->shapes) {
     for (size_t i = 0; i < kHeights.size(); ++i) {
-      const std::string found = width.descs[i].impl_info_str();
+      const std::string found = shape->descs[i].impl_info_str();
       if (found != implementation) {
         return "oneDNN chose " + found + " for " + std::to_string(kHeights[i]) + " rows";
       }

@@ -1,13 +1,14 @@
 // What:    weights in oneDNN's packed layout and their product, where a probe found it fit to use.
-// Owns:    OneDnn: the library's engine and scratch; OneDnnWeight: packed slices and primitives.
+// Owns:    OneDnn: the library's engine, primitives and scratch; OneDnnWeight: packed slices.
 // Threads: one caller; the pool's threads run primitives made for one thread on slices of columns.
-// Fails:   make, pack: kInternal with the library's reason. The product cannot fail after that.
+// Fails:   make, pack: kInternal with the library's reason; reserve: kTooLarge. The product cannot
+//          fail after that.
 //
 // A product is cut into slices of kSlice columns and pieces of 1, 2, 4, ... 64 rows, a primitive of
 // fixed size for each: oneDNN 2.6.3 falls to another implementation, with other bits, for row
 // counts known at run time only and for a destination with gaps. So x is copied (rounded to bf16
 // where the weights are bf16), a piece is computed into a dense buffer, and the bias joins on its
-// way out.
+// way out. A product allocates nothing but what the library does for itself.
 #pragma once
 
 #include <memory>
@@ -21,6 +22,11 @@ class OneDnn {
  public:
   static Expected<std::unique_ptr<OneDnn>> make(int threads);
   ~OneDnn();
+
+  // Room for x [rows, cols] of any product of weights of this type. Without it, room is made by
+  // the first such product.
+  Status reserve(DType type, int64_t rows, int64_t cols);
+  int64_t scratch_bytes() const;
 
  private:
   friend class OneDnnWeight;

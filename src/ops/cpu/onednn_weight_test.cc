@@ -6,6 +6,7 @@
 #include <random>
 #include <vector>
 
+#include "ops/allocation_counter.h"
 #include "ops/cpu/isa.h"
 
 namespace coppice::ops::cpu {
@@ -85,6 +86,37 @@ TEST_P(OneDnnTest, RowsReadBackAsPacked) {
       ASSERT_EQ(row[static_cast<size_t>(k)], w[static_cast<size_t>(n * cols + k)]);
     }
   }
+}
+
+TEST_P(OneDnnTest, AProductAllocatesNothingItself) {
+  const int64_t rows = 600, cols = 80, most = 127;
+  const auto weight = pack(random_values(rows * cols, 8), rows, cols);
+  ASSERT_TRUE(onednn_->reserve(GetParam(), most, cols));
+  const int64_t scratch = onednn_->scratch_bytes();
+  const auto x = random_values(most * cols, 9);
+  std::vector<float> out(static_cast<size_t>(most * rows));
+  for (const int64_t count : {int64_t{1}, int64_t{5}, int64_t{64}, most}) {
+    const auto product = [&] {
+      weight->multiply(pool_, {x.data(), DType::kF32, {count, cols}}, {},
+                       {out.data(), DType::kF32, {count, rows}});
+    };
+    EXPECT_EQ(allocations_of(product), 0) << count << " rows";
+  }
+  EXPECT_EQ(onednn_->scratch_bytes(), scratch);
+}
+
+TEST_P(OneDnnTest, WeightsOfOneShapeShareNothingButTheirShape) {
+  const int64_t rows = 300, cols = 64;
+  const auto first = pack(random_values(rows * cols, 10), rows, cols);
+  const auto x = random_values(3 * cols, 11);
+  const auto before = multiply(*first, x, 0, 3, {});
+  // A taller and a wider one, and one of the same shape, come and go.
+  for (const auto& [n, k] : {std::pair<int64_t, int64_t>{rows, cols}, {556, cols}, {rows, 4096}}) {
+    const auto other = pack(random_values(n * k, 12), n, k);
+    (void)multiply(*other, random_values(70 * k, 13), 0, 70, {});
+    EXPECT_EQ(multiply(*first, x, 0, 3, {}), before) << n << ", " << k;
+  }
+  EXPECT_EQ(multiply(*first, x, 0, 3, {}), before);
 }
 
 TEST_P(OneDnnTest, TheProbeNamesAnUnexpectedImplementation) {
