@@ -28,6 +28,18 @@ Expected<int64_t> context_of(const EngineOptions& options, const model::ModelCon
   return options.ctx > 0 ? options.ctx : most;
 }
 
+ops::StepLimits step_limits(const EngineOptions& options, int64_t ctx,
+                            const model::ModelConfig& config) {
+  const int64_t queries = int64_t{config.num_attention_heads} * config.head_dim;
+  return {.rows = options.max_rows,
+          .slots = ctx,
+          .query_heads = config.num_attention_heads,
+          .kv_heads = config.num_key_value_heads,
+          .head_dim = config.head_dim,
+          .widest =
+              std::max({int64_t{config.hidden_size}, int64_t{config.intermediate_size}, queries})};
+}
+
 // The bytes of pages: as asked, else a quarter of what was available, within --memory.
 Expected<int64_t> kv_budget_of(const EngineOptions& options, int64_t available, int64_t fixed) {
   if (options.kv_budget) {
@@ -71,7 +83,10 @@ Expected<Loaded> load(const EngineOptions& options, std::unique_ptr<ops::Backend
   shape.memory_limit = options.memory.value_or(0);
   TRY(parts.model, model::Model::load(*parts.checkpoint, *parts.backend, shape, progress));
 
-  const int64_t fixed = parts.model->weight_bytes() + parts.model->activation_bytes();
+  TRY_STATUS(parts.backend->reserve(step_limits(options, out.limits.ctx, config)));
+  out.info.weight_bytes = parts.model->weight_bytes();
+  out.info.activation_bytes = parts.model->activation_bytes() + parts.backend->scratch_bytes();
+  const int64_t fixed = out.info.weight_bytes + out.info.activation_bytes;
   TRY(out.limits.kv_budget, kv_budget_of(options, available, fixed));
   out.limits.kv_budget_limit =
       std::max(out.limits.kv_budget, options.kv_budget_limit.value_or(out.limits.kv_budget));
@@ -94,8 +109,6 @@ Expected<Loaded> load(const EngineOptions& options, std::unique_ptr<ops::Backend
   out.info.backend = parts.backend->describe();
   out.info.ctx = out.limits.ctx;
   out.info.vocab_size = config.vocab_size;
-  out.info.weight_bytes = parts.model->weight_bytes();
-  out.info.activation_bytes = parts.model->activation_bytes();
   out.info.kv_budget = out.limits.kv_budget;
   return out;
 }

@@ -1,35 +1,29 @@
-// A step allocates nothing once the first of its size has run (architecture, section 7).
+// A step allocates nothing, neither by itself nor in the backend (architecture, section 7).
 #include <gtest/gtest.h>
 
-#include <atomic>
-#include <cstdlib>
-#include <new>
+#include <algorithm>
+#include <numeric>
+#include <vector>
 
 #include "model/test_golden.h"
 #include "model/test_sequence.h"
-
-namespace {
-std::atomic<int64_t> allocations = 0;
-}
-
-// The whole test binary counts. Not inlined: the compiler would see malloc meet delete and warn.
-[[gnu::noinline]] void* operator new(size_t bytes) {
-  ++allocations;
-  if (void* memory = std::malloc(bytes == 0 ? 1 : bytes)) return memory;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+#include "ops/allocation_counter.h"
 
 namespace coppice::model::testing {
 namespace {
 
-TEST(Forward, AllocatesNothingAfterWarmUp) {
-  const auto backend = make_backend("cpu", DType::kBF16, 2);
-  const auto model = Model::load(*open_golden("qwen3"), *backend, {}).value();
-  TestSequence sequence(*backend, model->config(), DType::kBF16, 64);
-  const std::vector<int32_t> tokens = {1, 2, 3, 4}, positions = {0, 1, 2, 3}, last = {3};
-  const ops::AttentionPlan plan = sequence.make_plan(4);
+constexpr int32_t kRows = 200, kSlots = 1500;
+
+// The allocations of a step that brings the path to `slots`, with its plan and inputs made before.
+int64_t allocations_of_step(Model& model, const TestSequence& sequence, int32_t rows,
+                            int32_t slots) {
+  std::vector<int32_t> tokens(static_cast<size_t>(rows), 1), positions(tokens.size());
+  std::iota(positions.begin(), positions.end(), slots - rows);
+  const std::vector<int32_t> last{rows - 1};
+  ops::AttentionPlan plan = sequence.make_plan(rows);
+  plan.parts[0].count = slots;
+  for (ops::KvTarget& target : plan.targets) target.slot += slots - rows;
+  for (int32_t& row_last : plan.row_last) row_last += slots - rows;
   const ForwardInput input{.tokens = tokens,
                            .positions = positions,
                            .owners = {},
@@ -37,11 +31,47 @@ TEST(Forward, AllocatesNothingAfterWarmUp) {
                            .logit_rows = last,
                            .plan = plan,
                            .arena = sequence.arena()};
-  model->forward(input);
-  ASSERT_GT(allocations, 0) << "the counter counts";
-  const int64_t before = allocations;
-  model->forward(input);
-  EXPECT_EQ(allocations - before, 0);
+  return ops::allocations_of([&] { model.forward(input); });
+}
+
+class Allocations : public ::testing::TestWithParam<int> {};
+
+// Threads decide where rows are split by slots and their partials kept: three do, for a path of
+// more than one range.
+TEST_P(Allocations, AStepAllocatesNothingWithinTheReservedLimits) {
+  const auto backend = make_backend("cpu", DType::kBF16, GetParam());
+  const auto model = Model::load(*open_golden("qwen3"), *backend, {}).value();
+  const ModelConfig& config = model->config();
+  const int32_t queries = config.num_attention_heads * config.head_dim;
+  ASSERT_TRUE(backend->reserve(
+      {.rows = kRows,
+       .slots = kSlots,
+       .query_heads = config.num_attention_heads,
+       .kv_heads = config.num_key_value_heads,
+       .head_dim = config.head_dim,
+       .widest = std::max({config.hidden_size, config.intermediate_size, queries})}));
+  const int64_t scratch = backend->scratch_bytes();
+  EXPECT_GT(scratch, 0);
+  const TestSequence sequence(*backend, config, DType::kBF16, kSlots);
+  for (const auto& [rows, slots] : std::vector<std::pair<int32_t, int32_t>>{
+           {4, 4}, {1, 5}, {kRows, 300}, {1, 700}, {1, kSlots}, {kRows, kSlots}}) {
+    EXPECT_EQ(allocations_of_step(*model, sequence, rows, slots), 0)
+        << rows << " rows, path of " << slots;
+    EXPECT_EQ(backend->scratch_bytes(), scratch) << rows << " rows, path of " << slots;
+  }
+}
+INSTANTIATE_TEST_SUITE_P(Threads, Allocations, ::testing::Values(1, 2, 3));
+
+// That the test above can fail: without the reservation a longer path finds no room.
+TEST(AllocationsCanary, ScratchThatWasNotReservedGrowsAndIsSeen) {
+  const auto backend = make_backend("cpu", DType::kBF16, 3);
+  const auto model = Model::load(*open_golden("qwen3"), *backend, {}).value();
+  const TestSequence sequence(*backend, model->config(), DType::kBF16, kSlots);
+  EXPECT_GT(allocations_of_step(*model, sequence, 4, 4), 0);
+  EXPECT_EQ(allocations_of_step(*model, sequence, 4, 5), 0);
+  const int64_t before = backend->scratch_bytes();
+  EXPECT_GT(allocations_of_step(*model, sequence, 1, kSlots), 0);
+  EXPECT_GT(backend->scratch_bytes(), before);
 }
 
 }  // namespace

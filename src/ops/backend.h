@@ -1,7 +1,8 @@
 // What:    the narrow waist: everything a model and a cache ask of the hardware, in about 20 coarse
 // methods. Owns:    a backend owns its threads and scratch; weights and buffers belong to the
 // caller. Threads: one calling thread; a backend may use workers of its own inside a call. Fails:
-// loading and allocating return Expected; a compute method cannot fail. Wrong shapes are CHECKs.
+// loading, allocating and reserving return Expected; a compute method cannot fail. Wrong shapes are
+// CHECKs.
 //
 // Dimension letters, everywhere in this project:
 //   T tokens (rows) in the step   S sequences   Hq query heads   Hkv KV heads   G = Hq / Hkv
@@ -53,6 +54,16 @@ struct KvArena {
   std::byte* page(PageId id) const { return base + static_cast<int64_t>(id) * layout.page_bytes; }
 };
 
+// The largest step that will be asked for, to make room for.
+struct StepLimits {
+  int32_t rows = 0;         // T
+  int64_t slots = 0;        // of any row's path
+  int32_t query_heads = 0;  // Hq
+  int32_t kv_heads = 0;     // Hkv
+  int32_t head_dim = 0;     // D
+  int64_t widest = 0;       // the largest K of a product
+};
+
 struct AttentionParams {
   int32_t layer = 0;
   float scale = 1.0f;  // multiplies q.k, usually 1/sqrt(D)
@@ -69,6 +80,11 @@ class Backend {
 
   // --- memory
   virtual Expected<Buffer> allocate(int64_t bytes) = 0;
+  // Makes all scratch that steps within the limits need, for the weights loaded so far: after it
+  // such a step allocates nothing. kTooLarge where there is no such memory. Optional: without it,
+  // and beyond the limits, scratch grows with the calls, where memory that ends is a CHECK.
+  virtual Status reserve(const StepLimits& limits) { return {}; }
+  virtual int64_t scratch_bytes() const { return 0; }  // held now
   // Copies w [N, K] (F32, F16, BF16 or Q8_0, on the host) into the backend's layout and compute
   // type.
   virtual Expected<std::unique_ptr<Weight>> load_weight(const TensorView& w) = 0;

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "ops/cpu/attention_tiles.h"
+#include "ops/lazy_memory.h"
 #include "ops/op_checks.h"
 
 namespace coppice::ops::cpu {
@@ -50,12 +51,22 @@ AttentionRows carve_rows(Carver& carver, int64_t n, int64_t dim) {
   return rows;
 }
 
-Buffer grown(Buffer buffer, int64_t bytes) {
-  if (buffer.bytes() >= bytes) return buffer;
-  Expected<Buffer> larger = Buffer::allocate(bytes);
-  CHECK(larger.has_value());
-  return std::move(*larger);
+AttentionPartials carve_partials(Carver& carver, int64_t ranges, int64_t n, int64_t dim) {
+  AttentionPartials partials;
+  partials.ranges = static_cast<int32_t>(ranges);
+  partials.o = carver.take<float>(ranges * n * dim);
+  partials.m = carver.take<float>(ranges * n);
+  partials.l = carver.take<float>(ranges * n);
+  return partials;
 }
+
+int64_t partial_bytes(int64_t ranges, int64_t n, int64_t dim) {
+  Carver measure(nullptr);
+  carve_partials(measure, ranges, n, dim);
+  return measure.used();
+}
+
+int64_t ranges_of(int64_t slots) { return (slots + kFoldRange - 1) / kFoldRange; }
 
 // Into how many runs of ranges each row block is cut, so that all workers have the same to do.
 int32_t splits_for(int64_t blocks, int32_t workers) {
@@ -69,15 +80,38 @@ int32_t splits_for(int64_t blocks, int32_t workers) {
 
 }  // namespace
 
-Attention::Attention(const AttentionKernel& kernel, int32_t workers)
+Attention::Attention(const AttentionKernel& kernel, int32_t workers, int64_t partial_limit)
     : kernel_(&kernel),
       workers_(workers),
+      partial_limit_(partial_limit),
       row_memory_(static_cast<size_t>(workers)),
       rows_(static_cast<size_t>(workers)) {
   CHECK(workers >= 1);
 }
 
 Attention::~Attention() = default;
+
+// The number of rows decides how they are cut, so every number is tried.
+Status Attention::reserve(const StepLimits& limits) {
+  CHECK(limits.kv_heads > 0 && limits.query_heads % limits.kv_heads == 0);
+  const int32_t group = limits.query_heads / limits.kv_heads;
+  const int32_t dim = padded_head_dim(limits.head_dim);
+  const int64_t ranges = ranges_of(limits.slots);
+  int64_t packed = 0, items = 0, split_blocks = 0, bytes = 0;
+  for (int32_t rows = 1; rows <= limits.rows; ++rows) {
+    const Cut made = cut(rows, group, limits.kv_heads);
+    const int64_t block = int64_t{made.block_rows} * group;
+    packed = std::max(packed, block);
+    items = std::max(items, made.blocks * made.splits);
+    if (made.splits == 1 || ranges < 2) continue;
+    split_blocks = std::max(split_blocks, made.blocks);
+    const int64_t most = std::min(partial_limit_, partial_bytes(ranges, block, dim) * made.blocks);
+    bytes = std::max(bytes, most);
+  }
+  items_.reserve(static_cast<size_t>(items));
+  TRY_STATUS(grow_rows(packed, dim));
+  return grow_splits(split_blocks, bytes);
+}
 
 int32_t Attention::begin(const TensorView& q, const AttentionParams& params,
                          const AttentionPlan& plan, const KvArena& arena, const TensorView& out) {
@@ -100,15 +134,22 @@ int32_t Attention::begin(const TensorView& q, const AttentionParams& params,
   return static_cast<int32_t>(items_.size());
 }
 
+Attention::Cut Attention::cut(int32_t rows, int32_t group, int32_t kv_heads) const {
+  Cut made;
+  made.block_rows = std::min(rows, std::max(1, kBlockRows / group));
+  made.blocks = int64_t{(rows + made.block_rows - 1) / made.block_rows} * kv_heads;
+  made.splits = splits_for(made.blocks, workers_);
+  return made;
+}
+
 void Attention::cut_items() {
-  const int32_t block_rows = std::min(job_.plan->rows, std::max(1, kBlockRows / job_.group));
-  const int32_t blocks = (job_.plan->rows + block_rows - 1) / block_rows;
-  reserve_rows(block_rows * job_.group);
-  const int32_t splits = splits_for(int64_t{blocks} * job_.plan->kv_heads, workers_);
+  const Cut made = cut(job_.plan->rows, job_.group, job_.plan->kv_heads);
+  CHECK(grow_rows(int64_t{made.block_rows} * job_.group, job_.padded_dim));
   split_blocks_ = 0;
+  split_bytes_ = 0;
   for (int32_t head = 0; head < job_.plan->kv_heads; ++head) {
-    for (int32_t row = 0; row < job_.plan->rows; row += block_rows) {
-      cut_rows(head, row, std::min(row + block_rows, job_.plan->rows), splits);
+    for (int32_t row = 0; row < job_.plan->rows; row += made.block_rows) {
+      cut_rows(head, row, std::min(row + made.block_rows, job_.plan->rows), made.splits);
     }
   }
 }
@@ -119,8 +160,11 @@ void Attention::cut_rows(int32_t kv_head, int32_t row_begin, int32_t row_end, in
   for (int32_t row = row_begin; row < row_end; ++row) {
     last = std::max(last, job_.plan->last(list, row));
   }
-  const int32_t ranges = (last + kFoldRange - 1) / kFoldRange;
+  const auto ranges = static_cast<int32_t>(ranges_of(last));
   splits = std::clamp(splits, 1, std::max(1, ranges));
+  const int64_t bytes =
+      partial_bytes(ranges, int64_t{row_end - row_begin} * job_.group, job_.padded_dim);
+  if (split_bytes_ + bytes > partial_limit_) splits = 1;
   for (int32_t i = 0; i < splits; ++i) {
     AttentionItem item;
     item.kv_head = kv_head;
@@ -134,50 +178,53 @@ void Attention::cut_rows(int32_t kv_head, int32_t row_begin, int32_t row_end, in
     }
     items_.push_back(item);
   }
-  if (splits > 1) ++split_blocks_;
+  if (splits == 1) return;
+  ++split_blocks_;
+  split_bytes_ += bytes;
 }
 
 // Gives every split row block its part of the partial memory and counts its items.
 void Attention::place_partials() {
-  if (split_blocks_ == 0) return;
-  if (split_capacity_ < split_blocks_) {
-    running_ = std::make_unique<std::atomic<int32_t>[]>(static_cast<size_t>(split_blocks_));
-    split_capacity_ = split_blocks_;
-  }
+  CHECK(grow_splits(split_blocks_, split_bytes_));
   for (int32_t i = 0; i < split_blocks_; ++i) running_[static_cast<size_t>(i)] = 0;
-  for (const bool measure : {true, false}) {
-    Carver carver(measure ? nullptr : partial_memory_.data());
-    AttentionPartials partials;
-    int32_t placed = -1;
-    for (AttentionItem& item : items_) {
-      if (item.split < 0) continue;
-      if (item.split != placed) {
-        const int64_t states =
-            int64_t{item.partials.ranges} * (item.row_end - item.row_begin) * job_.group;
-        partials.ranges = item.partials.ranges;
-        partials.o = carver.take<float>(states * job_.padded_dim);
-        partials.m = carver.take<float>(states);
-        partials.l = carver.take<float>(states);
-        placed = item.split;
-      }
-      item.partials = partials;
-      if (!measure) running_[static_cast<size_t>(item.split)].fetch_add(1);
+  Carver carver(partial_memory_.data());
+  AttentionPartials partials;
+  int32_t placed = -1;
+  for (AttentionItem& item : items_) {
+    if (item.split < 0) continue;
+    if (item.split != placed) {
+      const int64_t packed = int64_t{item.row_end - item.row_begin} * job_.group;
+      partials = carve_partials(carver, item.partials.ranges, packed, job_.padded_dim);
+      placed = item.split;
     }
-    if (measure) partial_memory_ = grown(std::move(partial_memory_), carver.used());
+    item.partials = partials;
+    running_[static_cast<size_t>(item.split)].fetch_add(1);
   }
 }
 
-void Attention::reserve_rows(int32_t packed_rows) {
-  if (packed_rows <= packed_capacity_ && job_.padded_dim <= dim_capacity_) return;
-  packed_capacity_ = std::max(packed_capacity_, packed_rows);
-  dim_capacity_ = std::max(dim_capacity_, job_.padded_dim);
+Status Attention::grow_rows(int64_t packed_rows, int32_t padded_dim) {
+  if (packed_rows <= packed_capacity_ && padded_dim <= dim_capacity_) return {};
+  const int64_t rows = std::max(packed_capacity_, packed_rows);
+  const int64_t dim = std::max(dim_capacity_, int64_t{padded_dim});
+  packed_capacity_ = dim_capacity_ = 0;  // until all workers have theirs
   Carver measure(nullptr);
-  carve_rows(measure, packed_capacity_, dim_capacity_);
+  carve_rows(measure, rows, dim);
   for (size_t worker = 0; worker < rows_.size(); ++worker) {
-    row_memory_[worker] = grown(std::move(row_memory_[worker]), measure.used());
+    TRY_STATUS(grow_lazily(row_memory_[worker], measure.used()));
     Carver carver(row_memory_[worker].data());
-    rows_[worker] = carve_rows(carver, packed_capacity_, dim_capacity_);
+    rows_[worker] = carve_rows(carver, rows, dim);
   }
+  packed_capacity_ = rows;
+  dim_capacity_ = dim;
+  return {};
+}
+
+Status Attention::grow_splits(int64_t blocks, int64_t bytes) {
+  if (split_capacity_ < blocks) {
+    running_ = std::make_unique<std::atomic<int32_t>[]>(static_cast<size_t>(blocks));
+    split_capacity_ = blocks;
+  }
+  return grow_lazily(partial_memory_, bytes);
 }
 
 void Attention::run(int32_t index, int32_t worker) {

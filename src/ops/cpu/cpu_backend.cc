@@ -75,6 +75,19 @@ void CpuBackend::for_runs(int64_t count, int64_t cost_of_one, const Body& body) 
 
 Expected<Buffer> CpuBackend::allocate(int64_t bytes) { return allocate_lazily(bytes); }
 
+Status CpuBackend::reserve(const StepLimits& limits) {
+  Status made = attention_.reserve(limits);
+  if (made && onednn_ != nullptr) made = onednn_->reserve(weights_, limits.rows, limits.widest);
+  if (made) return {};
+  return fail(made.error().code, "no memory for the scratch of a step of " +
+                                     std::to_string(limits.rows) +
+                                     " rows: " + made.error().message);
+}
+
+int64_t CpuBackend::scratch_bytes() const {
+  return attention_.scratch_bytes() + (onednn_ != nullptr ? onednn_->scratch_bytes() : 0);
+}
+
 std::unique_ptr<Weight> CpuBackend::load_with_onednn(const TensorView& w) {
   const std::pair shape{w.shape()[0], w.shape()[1]};
   const auto known = probed_.find(shape);

@@ -27,6 +27,8 @@ class CpuBackend : public Backend {
   std::string describe() const override;
 
   Expected<Buffer> allocate(int64_t bytes) override;
+  Status reserve(const StepLimits& limits) override;
+  int64_t scratch_bytes() const override;
   Expected<std::unique_ptr<Weight>> load_weight(const TensorView& w) override;
   Expected<KvLayout> kv_layout(DType type, int32_t head_dim) override;
   void zero_pages(const KvArena& arena, std::span<const PageId> ids) override;
