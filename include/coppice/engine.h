@@ -72,6 +72,8 @@ class Engine {
   void run();
 
   // Administrative commands run between steps; these wait for the outcome.
+  // kOverloaded: the pin would keep memory that running requests were promised. While a pin with a
+  // time to live (ttl_seconds > 0) takes the room that a request needs, the request waits.
   Expected<PinInfo> pin(std::vector<TokenId> tokens, const std::string& cache_salt,
                         double ttl_seconds);
   bool unpin(uint64_t pin);

@@ -52,7 +52,8 @@ void Core::submit(std::shared_ptr<const Submission> submission) {
 bool Core::step(double now_seconds) {
   parts_.cache->expire(now_seconds);
   scheduler_.admit();
-  if (scheduler_.reserve_rows() == 0) return !scheduler_.idle();
+  stalled_ = scheduler_.reserve_rows() == 0;
+  if (stalled_) return !scheduler_.idle();
   const kv::Step& step = parts_.cache->plan(partition_);
   observe_peak(step);
   choose_logit_rows(step);
@@ -181,9 +182,18 @@ void Core::apply(Outcome& outcome) {
 
 // --- administration
 
-PinInfo Core::pin(const kv::Scope& scope, const std::vector<TokenId>& tokens, double ttl_seconds) {
-  const kv::KvCache::Pin pin = parts_.cache->pin(scope, tokens, ttl_seconds);
-  return {pin.id, pin.tokens};
+Expected<PinInfo> Core::pin(const kv::Scope& scope, const std::vector<TokenId>& tokens,
+                            double ttl_seconds) {
+  kv::KvCache& cache = *parts_.cache;
+  const int64_t before = cache.overpromised_pages();
+  const kv::KvCache::Pin pin = cache.pin(scope, tokens, ttl_seconds);
+  if (cache.overpromised_pages() > before) {
+    cache.unpin(pin.id);
+    return fail(ErrorCode::kOverloaded,
+                "no room now to pin " + std::to_string(pin.tokens) +
+                    " tokens: running requests were promised their memory; try again later");
+  }
+  return PinInfo{pin.id, pin.tokens};
 }
 
 bool Core::unpin(uint64_t pin) {

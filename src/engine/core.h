@@ -35,10 +35,14 @@ class Core {
   void cancel_all() { scheduler_.cancel_all(); }
   // One step; false: nothing is left to do. now_seconds: the clock of the pins' time to live.
   bool step(double now_seconds);
+  // The last step had no rows: there is nothing to do, or all waits until a pin runs out.
+  bool stalled() const { return stalled_; }
   // Without a step: lets pins run out.
   void tick(double now_seconds) { parts_.cache->expire(now_seconds); }
 
-  PinInfo pin(const kv::Scope& scope, const std::vector<TokenId>& tokens, double ttl_seconds);
+  // kOverloaded: it would keep what running requests were promised.
+  Expected<PinInfo> pin(const kv::Scope& scope, const std::vector<TokenId>& tokens,
+                        double ttl_seconds);
   bool unpin(uint64_t pin);
   void flush();
   Status set_budget(int64_t bytes) { return scheduler_.set_budget(bytes); }
@@ -69,6 +73,7 @@ class Core {
   kv::Partition partition_;
   Scheduler scheduler_;
   EngineStats stats_;
+  bool stalled_ = true;
   // Reused from step to step.
   SamplerScratch scratch_;
   std::vector<int32_t> owners_;      // [T] index of the row's slice

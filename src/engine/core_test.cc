@@ -375,7 +375,7 @@ TEST(Core, PinsSurviveAFlushUntilTheyEnd) {
   rig.submit(prompt, greedy(2));
   rig.run();
   const kv::Scope scope = scope_of(options().model, "");
-  const PinInfo pin = rig.core().pin(scope, prompt, 0.0);
+  const PinInfo pin = *rig.core().pin(scope, prompt, 0.0);
   EXPECT_NE(pin.id, 0u);
   EXPECT_GE(pin.tokens, 96);
   rig.core().flush();
@@ -386,12 +386,12 @@ TEST(Core, PinsSurviveAFlushUntilTheyEnd) {
   EXPECT_TRUE(rig.core().unpin(pin.id));
   EXPECT_FALSE(rig.core().unpin(pin.id));
   rig.core().flush();
-  EXPECT_EQ(rig.core().pin(scope, prompt, 0.0).id, 0u);
+  EXPECT_EQ(rig.core().pin(scope, prompt, 0.0)->id, 0u);
 
   rig.submit(prompt, greedy(2));
   rig.run();
   rig.core().tick(100.0);
-  EXPECT_NE(rig.core().pin(scope, prompt, 5.0).id, 0u);
+  EXPECT_NE(rig.core().pin(scope, prompt, 5.0)->id, 0u);
   rig.core().tick(104.0);
   EXPECT_EQ(rig.core().stats().pins, 1);
   rig.core().tick(106.0);
@@ -405,7 +405,7 @@ TEST(Core, APinnedCacheRefusesWhatCannotFitBesideIt) {
   Rig rig(o);
   rig.submit(prompt_of(1, 200), greedy(2));
   rig.run();
-  const PinInfo pin = rig.core().pin(scope_of(o.model, ""), prompt_of(1, 200), 0.0);
+  const PinInfo pin = *rig.core().pin(scope_of(o.model, ""), prompt_of(1, 200), 0.0);
   ASSERT_NE(pin.id, 0u);
   const auto refused = rig.submit(prompt_of(2, 200), greedy(2));
   rig.run();
@@ -418,6 +418,68 @@ TEST(Core, APinnedCacheRefusesWhatCannotFitBesideIt) {
   const auto fits = rig.submit(prompt_of(2, 200), greedy(2));
   rig.run();
   EXPECT_EQ(fits->take().result.finish_reason, FinishReason::kLength);
+}
+
+TEST(Core, WhatFitsOnceAPinRunsOutWaitsForThat) {
+  EngineOptions o = options();
+  Rig measure(o);
+  o.kv_budget = bytes_of(measure, 300);
+  Rig rig(o);
+  rig.submit(prompt_of(1, 200), greedy(2));
+  rig.run();
+  const auto pin = rig.core().pin(scope_of(o.model, ""), prompt_of(1, 200), 5.0);
+  ASSERT_TRUE(pin && pin->id != 0);
+  const auto waits = rig.submit(prompt_of(2, 200), greedy(2));
+  EXPECT_TRUE(rig.step());
+  EXPECT_TRUE(rig.core().stalled());
+  EXPECT_FALSE(waits->finished());
+  rig.sleep(5.0);
+  EXPECT_TRUE(rig.step());
+  EXPECT_FALSE(rig.core().stalled());
+  rig.run();
+  EXPECT_EQ(waits->take().logits, alone(prompt_of(2, 200), greedy(2)).logits);
+  EXPECT_EQ(waits->take().result.finish_reason, FinishReason::kLength);
+  EXPECT_EQ(waits->take().tokens.size(), 2u);
+}
+
+// It is let in beside the pin and outgrows what the pin leaves.
+TEST(Core, WhatOutgrowsARunningOutPinIsSetAsideAndResumes) {
+  EngineOptions o = options();
+  Rig measure(o);
+  o.kv_budget = bytes_of(measure, 700);
+  Rig rig(o);
+  rig.submit(prompt_of(1, 200), greedy(2));
+  rig.run();
+  const auto pin = rig.core().pin(scope_of(o.model, ""), prompt_of(1, 200), 1.0);
+  ASSERT_TRUE(pin && pin->id != 0);
+  const auto tape = rig.submit(prompt_of(2, 50), greedy(600));
+  rig.run();
+  EXPECT_EQ(tape->take().result.finish_reason, FinishReason::kLength);
+  EXPECT_EQ(tape->take().result.preemptions, 1);
+  EXPECT_EQ(tape->take().tokens, alone(prompt_of(2, 50), greedy(600)).tokens);
+}
+
+TEST(Core, APinDoesNotTakeWhatWasPromised) {
+  EngineOptions o = options();
+  Rig measure(o);
+  o.kv_budget = bytes_of(measure, 320);
+  Rig rig(o);
+  rig.submit(prompt_of(1, 200), greedy(2));
+  rig.run();
+  const auto tape = rig.submit(prompt_of(2, 50), greedy(200));  // counts on what is retained
+  rig.step();
+  const kv::Scope scope = scope_of(o.model, "");
+  const auto refused = rig.core().pin(scope, prompt_of(1, 200), 0.0);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kOverloaded);
+  EXPECT_NE(refused.error().message.find("200 tokens"), std::string::npos);
+  EXPECT_EQ(rig.core().stats().pins, 0);
+  rig.check();
+  EXPECT_NE(rig.core().pin(scope, prompt_of(1, 60), 0.0)->id, 0u);  // that much is left
+  EXPECT_NE(rig.core().pin(scope, prompt_of(2, 50), 0.0)->id, 0u);  // it is its own
+  rig.run();
+  EXPECT_EQ(tape->take().result.preemptions, 0);
+  EXPECT_EQ(tape->take().tokens.size(), 200u);
 }
 
 TEST(Core, TheReceiptIsTakenAtThePeak) {

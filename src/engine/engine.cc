@@ -23,8 +23,8 @@ using engine::Core;
 using Command = std::function<void(Core&)>;
 constexpr size_t kInboxCapacity = 1024;
 constexpr auto kSnapshotInterval = std::chrono::milliseconds(250);
-// An idle engine wakes for the pins' time to live.
-constexpr auto kIdleWait = std::chrono::seconds(1);
+// An engine without rows to run wakes for the pins' time to live.
+constexpr auto kIdleWait = std::chrono::milliseconds(250);
 
 uint64_t drawn_seed() {
   std::random_device device;
@@ -97,7 +97,8 @@ void Engine::Impl::loop() {
       publish();
       published = Clock::now();
     }
-    inbox.take(commands, idle ? Clock::duration(kIdleWait) : Clock::duration::zero());
+    const bool rests = idle || core.stalled();
+    inbox.take(commands, rests ? Clock::duration(kIdleWait) : Clock::duration::zero());
     for (Command& command : commands) command(core);
     if (core.idle()) {
       core.tick(seconds());
@@ -174,6 +175,7 @@ void Engine::start() {
 void Engine::run() {
   CHECK(!impl_->threaded());
   while (impl_->core.step(impl_->seconds())) {
+    if (impl_->core.stalled()) std::this_thread::sleep_for(kIdleWait);
   }
 }
 

@@ -198,6 +198,25 @@ TEST(Engine, AdministrationRunsBetweenSteps) {
   engine->reset_peak();
 }
 
+TEST(Engine, ARequestWaitsForAPinThatRunsOut) {
+  for (const bool threaded : {false, true}) {
+    EngineOptions o = options();
+    o.kv_budget = engine::Rig(o).core().parts().cache->worst_case_bytes(300);
+    const auto engine = open(o);
+    const Request first = request_of(1, 200, 2);
+    ASSERT_TRUE(engine->submit(first, nullptr));
+    engine->run();
+    const auto pin = engine->pin(std::get<std::vector<TokenId>>(first.prompt), "", 0.4);
+    ASSERT_TRUE(pin);
+    EXPECT_GE(pin->tokens, 192);
+    if (threaded) engine->start();
+    const auto outbox = std::make_shared<Outbox>(100);
+    ASSERT_TRUE(engine->submit(request_of(2, 200, 2), outbox));
+    if (!threaded) engine->run();
+    EXPECT_EQ(read_all(*outbox).tokens.size(), 2u);
+  }
+}
+
 TEST(Engine, MoreThanItTakesIsRefused) {
   EngineOptions o = options();
   o.max_queued = 3;

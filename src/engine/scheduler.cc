@@ -149,8 +149,8 @@ bool Scheduler::admit_first() {
   const kv::SequenceId id = cache_.open(s.submission().scope, s.tokens);
   if (!cache_.admit(id, total)) {
     cache_.close(id);
-    // Alone and still no room: what is left is pinned.
-    if (!live_.empty()) return false;
+    // Alone and still no room: what is left is pinned, some of it perhaps not for long.
+    if (!live_.empty() || cache_.stats().expiring_pins > 0) return false;
     refuse(take(), needed);
     return true;
   }
@@ -248,7 +248,8 @@ int32_t Scheduler::reserve_rows() {
 }
 
 void Scheduler::make_room() {
-  if (live_.size() > 1) {
+  // Alone it waits for the pins that run out.
+  if (live_.size() > 1 || cache_.stats().expiring_pins > 0) {
     preempt_youngest();
     return;
   }

@@ -1,6 +1,7 @@
 #include "kv/cache.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <string>
 #include <utility>
@@ -83,6 +84,8 @@ KvStats Cache::stats() const {
   s.nodes = tree_.nodes();
   s.live_sequences = static_cast<int64_t>(sequences_.size());
   s.pins = static_cast<int64_t>(pins_.size());
+  s.expiring_pins = std::ranges::count_if(
+      pins_, [](const auto& pin) { return std::isfinite(pin.second.expires); });
   for (const auto& [scope, root] : tree_.roots()) s.references += root->references();
   s.tokens_held = tree_.tokens_held();
   s.tokens_reclaimed = tree_.tokens_reclaimed();
@@ -193,6 +196,8 @@ bool Cache::admit(SequenceId id, int64_t total_tokens) {
   sequence.promised = before;
   return false;
 }
+
+int64_t Cache::overpromised_pages() { return std::max<int64_t>(0, owed_pages() - tree_.room()); }
 
 // What admitted sequences may still take: each its tail up to the promise, and what is missing of
 // nodes being written above them, once.

@@ -29,6 +29,7 @@ class Cache final : public KvCache {
   void close(SequenceId id) override;
 
   bool admit(SequenceId id, int64_t total_tokens) override;
+  int64_t overpromised_pages() override;
   int64_t worst_case_bytes(int64_t total_tokens) const override;
   bool set_budget(int64_t bytes) override;
   void flush() override;

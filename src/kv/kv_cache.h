@@ -79,6 +79,7 @@ struct KvStats {
   int64_t bytes_held = 0;       // (total - free) * page_bytes
   int64_t bytes_per_token = 0;  // ungated: 2 * L * Hkv * D * element bytes
   int64_t nodes = 0, live_sequences = 0, pins = 0;
+  int64_t expiring_pins = 0;     // of the pins, those with a time to live
   int64_t references = 0;        // live sequences' and pins' holds on nodes
   int64_t tokens_held = 0;       // over all nodes, each once
   int64_t tokens_reclaimed = 0;  // since creation
@@ -128,10 +129,13 @@ class KvCache {
   // --- room
   // Promises `total_tokens` worth of pages to the sequence if that fits beside all earlier promises
   // (counting what could be reclaimed); false: no room now. Never frees anything by itself.
-  virtual bool admit(SequenceId id, int64_t total_tokens) = 0;
   // The promise is kept against the reservations of others. It counts on what is reclaimable now,
   // so it is not kept against set_budget(), pin(), or a later open() or fork() that takes such
-  // pages into use again: admit() such a sequence, and close it where that fails.
+  // pages into use again: admit() such a sequence, and close it where that fails; unpin() where
+  // overpromised_pages() rose.
+  virtual bool admit(SequenceId id, int64_t total_tokens) = 0;
+  // Pages promised beyond what is free or reclaimable; 0: every promise can be kept.
+  virtual int64_t overpromised_pages() = 0;
   // Bytes that a lone sequence of so many tokens needs at worst.
   virtual int64_t worst_case_bytes(int64_t total_tokens) const = 0;
   // At most max_budget_bytes. Shrinking reclaims at once as far as unreferenced leaves go; returns

@@ -266,6 +266,25 @@ TEST(KvRoom, ALeafThatWasPromisedIsNotTakenOver) {
   EXPECT_EQ(rig.finish(c), 8);
 }
 
+TEST(KvRoom, APinOnWhatWasPromisedShowsAndCanBeTakenBack) {
+  Rig rig(4);
+  leave(rig, counting(8, 100));
+  const SequenceId a = rig.open(counting(12));
+  EXPECT_TRUE(rig.cache->admit(a, 12));  // two free columns and one of the leaf's
+  EXPECT_EQ(rig.cache->overpromised_pages(), 0);
+  const auto small = rig.cache->pin("m", counting(4, 100), 3);
+  EXPECT_EQ(rig.cache->overpromised_pages(), 0);
+  const auto all = rig.cache->pin("m", counting(8, 100), 0);
+  EXPECT_EQ(rig.cache->overpromised_pages(), 4);  // one column
+  EXPECT_EQ(rig.cache->stats().pins, 2);
+  EXPECT_EQ(rig.cache->stats().expiring_pins, 1);
+  EXPECT_TRUE(rig.cache->unpin(all.id));
+  EXPECT_EQ(rig.cache->overpromised_pages(), 0);
+  EXPECT_EQ(rig.finish(a), 12);
+  EXPECT_TRUE(rig.cache->unpin(small.id));
+  EXPECT_EQ(rig.cache->stats().expiring_pins, 0);
+}
+
 TEST(KvRoom, AdmissionCountsOnWhatCanBeReclaimed) {
   Rig rig(4);
   leave(rig, counting(16, 100));
