@@ -25,15 +25,15 @@ void read_tensors(const model::GgufFile& file, const model::Checkpoint& checkpoi
   for (const auto& [name, entry] : file.tensors()) {
     const std::string hf = model::gguf_to_hf(name);
     const auto type = checkpoint.check(hf, entry.shape);
-    const auto data = checkpoint.tensor(hf, entry.shape);
-    REQUIRE(type.has_value() == data.has_value());
-    if (!data) {
-      require_one_line(data.error().message);
+    const auto tensor = checkpoint.tensor(hf, entry.shape);
+    REQUIRE(type.has_value() == tensor.has_value());
+    if (!tensor) {
+      require_one_line(tensor.error().message);
       continue;
     }
-    REQUIRE(data->view.type() == *type);
-    const auto* bytes = static_cast<const uint8_t*>(data->view.raw());
-    for (int64_t i = 0; i < data->view.bytes(); ++i) sum += bytes[i];
+    REQUIRE(tensor->view.type() == *type);
+    const auto* bytes = static_cast<const uint8_t*>(tensor->view.raw());
+    for (int64_t i = 0; i < tensor->view.bytes(); ++i) sum += bytes[i];
   }
   REQUIRE(sum <= 255 * static_cast<uint64_t>(file.bytes().size()));
 }

@@ -22,13 +22,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto found = model::find_tensor(*table, name, entry.shape, "f");
     REQUIRE(found.has_value() == entry.unreadable.empty());
     if (!found) continue;
-    const auto data = model::tensor_data(file, entry);
-    REQUIRE(data && data->view.bytes() == entry.end - entry.begin);
-    REQUIRE(reinterpret_cast<uintptr_t>(data->view.raw()) %
+    const auto tensor = model::tensor_data(file, entry);
+    REQUIRE(tensor && tensor->view.bytes() == entry.end - entry.begin);
+    REQUIRE(reinterpret_cast<uintptr_t>(tensor->view.raw()) %
                 static_cast<uintptr_t>(model::dtype_alignment(entry.type)) ==
             0);
-    const auto* bytes = static_cast<const uint8_t*>(data->view.raw());
-    for (int64_t i = 0; i < data->view.bytes(); ++i) sum += bytes[i];
+    const auto* bytes = static_cast<const uint8_t*>(tensor->view.raw());
+    for (int64_t i = 0; i < tensor->view.bytes(); ++i) sum += bytes[i];
   }
   REQUIRE(sum <= 255 * static_cast<uint64_t>(size));
   return 0;
