@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <future>
+#include <limits>
 #include <thread>
 
 #include "engine/inbox.h"
@@ -84,6 +85,39 @@ TEST(Engine, TheBudgetStaysWithinTheMemory) {
   const EngineInfo& info = engine->info();
   EXPECT_LE(info.weight_bytes + info.activation_bytes + info.kv_budget, *o.memory);
   EXPECT_GT(info.kv_budget, int64_t{1} << 20);
+}
+
+TEST(Engine, NoBudgetAndNoLimitIsBeyondTheMemory) {
+  EngineOptions o = options();
+  o.memory = int64_t{16} << 20;
+  const auto refused = [&](const char* named) {
+    const auto engine = Engine::open(o);
+    ASSERT_FALSE(engine);
+    EXPECT_EQ(engine.error().code, ErrorCode::kTooLarge);
+    EXPECT_NE(engine.error().message.find(named), std::string::npos) << engine.error().message;
+  };
+  for (const int64_t budget : {*o.memory, std::numeric_limits<int64_t>::max()}) {
+    o.kv_budget = budget;
+    refused("--kv-budget");
+  }
+  o.kv_budget = int64_t{4} << 20;
+  for (const int64_t limit : {*o.memory, std::numeric_limits<int64_t>::max()}) {
+    o.kv_budget_limit = limit;
+    refused("kv_budget_limit");
+  }
+  o.kv_budget_limit = int64_t{6} << 20;
+  const auto engine = open(o);
+  EXPECT_TRUE(engine->set_budget(int64_t{6} << 20));
+  EXPECT_FALSE(engine->set_budget((int64_t{6} << 20) + 1));
+}
+
+TEST(Engine, ALimitHoldsForTheBudgetThatIsChosen) {
+  EngineOptions o = options();
+  o.kv_budget.reset();
+  o.kv_budget_limit = int64_t{2} << 20;
+  const auto engine = open(o);
+  EXPECT_EQ(engine->info().kv_budget, int64_t{2} << 20);
+  EXPECT_FALSE(engine->set_budget((int64_t{2} << 20) + 1));
 }
 
 TEST(Engine, LoadingReportsItsProgress) {

@@ -11,11 +11,15 @@ namespace {
 
 DType element(KvType type) { return type == KvType::kF32 ? DType::kF32 : DType::kBF16; }
 
-Status fits_memory(const EngineOptions& options, const std::string& what, int64_t bytes) {
-  if (!options.memory || bytes <= *options.memory) return {};
+// fixed: what the pages share the memory with.
+Status fits_memory(const EngineOptions& options, int64_t fixed, const std::string& pages,
+                   int64_t bytes) {
+  if (!options.memory || bytes <= *options.memory - fixed) return {};
+  const uint64_t all = static_cast<uint64_t>(fixed) + static_cast<uint64_t>(bytes);
   return fail(ErrorCode::kTooLarge, "--memory " + std::to_string(*options.memory) + " (" +
-                                        format_size(*options.memory) + ") cannot hold " + what +
-                                        ", " + std::to_string(bytes) + " bytes");
+                                        format_size(*options.memory) +
+                                        ") cannot hold weights, activations and " + pages + ", " +
+                                        std::to_string(all) + " bytes");
 }
 
 Expected<int64_t> context_of(const EngineOptions& options, const model::ModelConfig& config) {
@@ -40,17 +44,18 @@ ops::StepLimits step_limits(const EngineOptions& options, int64_t ctx,
               std::max({int64_t{config.hidden_size}, int64_t{config.intermediate_size}, queries})};
 }
 
-// The bytes of pages: as asked, else a quarter of what was available, within --memory.
+// The bytes of pages: as asked, else a quarter of what was available, within --memory and the
+// limit that was asked for.
 Expected<int64_t> kv_budget_of(const EngineOptions& options, int64_t available, int64_t fixed) {
   if (options.kv_budget) {
-    TRY_STATUS(
-        fits_memory(options, "weights, activations and --kv-budget", fixed + *options.kv_budget));
+    TRY_STATUS(fits_memory(options, fixed, "--kv-budget", *options.kv_budget));
     return *options.kv_budget;
   }
-  const int64_t quarter = available / 4;
-  if (!options.memory) return quarter;
-  TRY_STATUS(fits_memory(options, "weights and activations and a page", fixed + 1));
-  return std::min(quarter, *options.memory - fixed);
+  TRY_STATUS(fits_memory(options, fixed, "a page", 1));
+  int64_t budget = available / 4;
+  if (options.memory) budget = std::min(budget, *options.memory - fixed);
+  if (options.kv_budget_limit) budget = std::min(budget, *options.kv_budget_limit);
+  return budget;
 }
 
 }  // namespace
@@ -88,8 +93,8 @@ Expected<Loaded> load(const EngineOptions& options, std::unique_ptr<ops::Backend
   out.info.activation_bytes = parts.model->activation_bytes() + parts.backend->scratch_bytes();
   const int64_t fixed = out.info.weight_bytes + out.info.activation_bytes;
   TRY(out.limits.kv_budget, kv_budget_of(options, available, fixed));
-  out.limits.kv_budget_limit =
-      std::max(out.limits.kv_budget, options.kv_budget_limit.value_or(out.limits.kv_budget));
+  out.limits.kv_budget_limit = options.kv_budget_limit.value_or(out.limits.kv_budget);
+  TRY_STATUS(fits_memory(options, fixed, "kv_budget_limit", out.limits.kv_budget_limit));
   out.limits.max_rows = options.max_rows;
   out.limits.slice = options.slice;
   out.limits.max_live = options.max_live;
