@@ -265,6 +265,27 @@ TEST(Core, WhatCanNeverFitIsRefusedNamingBytes) {
   EXPECT_EQ(small->take().tokens.size(), 20u);
 }
 
+// The last token of an answer needs no page.
+TEST(Core, WhatFitsToTheTokenIsServed) {
+  EngineOptions o = options();
+  Rig measure(o);
+  o.kv_budget = bytes_of(measure, 208);
+  for (const int64_t ctx : {int64_t{0}, int64_t{209}}) {
+    o.ctx = ctx;
+    Rig rig(o);
+    const auto fits = rig.submit(prompt_of(1, 150), greedy(ctx == 0 ? 59 : 1000));
+    rig.run();
+    EXPECT_EQ(fits->take().result.finish_reason, FinishReason::kLength);
+    EXPECT_EQ(fits->take().tokens.size(), 59u);
+    EXPECT_EQ(rig.core().stats().bytes_held, *o.kv_budget);
+  }
+  o.ctx = 0;
+  Rig rig(o);
+  const auto refused = rig.submit(prompt_of(1, 150), greedy(60));
+  rig.run();
+  EXPECT_EQ(refused->take().result.finish_reason, FinishReason::kError);
+}
+
 TEST(Core, WhatOutgrowsTheBudgetAloneEndsWithLength) {
   EngineOptions o = options();
   Rig measure(o);

@@ -98,7 +98,9 @@ void Scheduler::cancel_all() {
 
 int64_t Scheduler::wanted_total(const Sequence& sequence) const {
   const int64_t size = static_cast<int64_t>(sequence.tokens.size());
-  return std::min({size + kAhead, sequence.final_total(), limits_.ctx});
+  // The last token is never evaluated.
+  const int64_t most = std::min(sequence.final_total(), limits_.ctx) - 1;
+  return std::max(size, std::min(size + kAhead, most));
 }
 
 // False: some live sequence has grown past its promise and finds no room for more.
