@@ -24,11 +24,7 @@ class OutputText {
     return watch ? stops_.push(piece) : StopMatcher::Output{piece, false};
   }
   // What was held back or left unfinished; may complete a stop string no more.
-  std::string finish() {
-    StopMatcher::Output last = stops_.push(decoder_.finish());
-    if (!last.stopped) last.text += stops_.finish();
-    return last.text;
-  }
+  std::string finish() { return stops_.finish() + decoder_.finish(); }
 
  private:
   text::IncrementalDecoder decoder_;

@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <random>
 
+#include "engine/output_text.h"
+#include "engine/test_harness.h"
+
 namespace coppice::engine {
 namespace {
 
@@ -103,6 +106,22 @@ TEST(StopMatcher, AnyCutOfAnyTextEndsAsTheWholeText) {
   }
   EXPECT_GT(stopped, 1000);
   EXPECT_GT(passed, 1000);
+}
+
+// The replacement of half a character at the end is no text of the model's.
+TEST(OutputText, NothingStopsOnceTheTokensEnd) {
+  const ListTokenizer tokenizer({"STOP", "a\xc3", "\xa9"});
+  Sampling sampling;
+  sampling.stop = {"STOPa\xef\xbf\xbd", "\xef\xbf\xbd"};
+  OutputText text(tokenizer, sampling);
+  EXPECT_EQ(text.push(0, true).text, "");
+  EXPECT_EQ(text.push(1, true).text, "");
+  EXPECT_EQ(text.finish(), "STOPa\xef\xbf\xbd");
+
+  OutputText whole(tokenizer, sampling);
+  std::string all;
+  for (const TokenId id : {0, 1, 2}) all += whole.push(id, true).text;
+  EXPECT_EQ(all + whole.finish(), "STOPa\xc3\xa9");
 }
 
 }  // namespace
