@@ -8,6 +8,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -116,6 +117,7 @@ class Outbox : public Observer {
   std::mutex mutex_;
   std::condition_variable arrived_;
   std::deque<Event> events_;
+  std::map<int32_t, std::string> refused_;  // by choice: text of the event that found no room
 };
 
 }  // namespace coppice

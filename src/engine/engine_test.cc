@@ -187,9 +187,17 @@ TEST(Engine, ASlowReadersRequestIsCancelled) {
   const auto outbox = std::make_shared<Outbox>(3);
   ASSERT_TRUE(engine->submit(request_of(1, 20, 200), outbox));
   while (engine->stats().finished == 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  for (int i = 0; i < 3; ++i) EXPECT_FALSE(outbox->next(0)->result);
+  std::string text;
+  for (int i = 0; i < 3; ++i) {
+    const auto event = outbox->next(0);
+    ASSERT_TRUE(event);
+    EXPECT_FALSE(event->result);
+    text += event->text;
+  }
   const auto last = outbox->next(0);
   ASSERT_TRUE(last && last->result);
+  EXPECT_GT(last->text.size(), 0u);  // the fourth token's, which found no room
+  EXPECT_EQ(text + last->text, last->result->text);
   EXPECT_EQ(last->result->finish_reason, FinishReason::kCancelled);
   EXPECT_EQ(last->result->tokens.size(), 4u);
 }

@@ -22,7 +22,10 @@ Verdict Outbox::on_token(const TokenEvent& event) {
   if (event.logprob != nullptr) out.logprob = *event.logprob;
   {
     const std::lock_guard lock(mutex_);
-    if (events_.size() >= capacity_) return Verdict::kCancel;
+    if (events_.size() >= capacity_) {
+      refused_[out.choice] += out.text;
+      return Verdict::kCancel;
+    }
     events_.push_back(std::move(out));
   }
   arrived_.notify_one();
@@ -33,10 +36,11 @@ Verdict Outbox::on_token(const TokenEvent& event) {
 void Outbox::on_finish(const Result& result, std::string_view rest) {
   Event out;
   out.choice = result.choice;
-  out.text = rest;
   out.result = result;
   {
     const std::lock_guard lock(mutex_);
+    out.text = refused_[out.choice];
+    out.text += rest;
     events_.push_back(std::move(out));
   }
   arrived_.notify_one();
