@@ -348,6 +348,32 @@ TEST(Core, AShrunkenBudgetPreemptsAndAGrownOneTakesBack) {
   rig.expect_all_free();
 }
 
+TEST(Core, ABudgetBelowThePinsIsRefusedAndDisturbsNobody) {
+  EngineOptions o = options();
+  Rig rig(o);
+  std::vector<std::shared_ptr<Tape>> tapes;
+  for (uint32_t i = 0; i < 4; ++i) tapes.push_back(rig.submit(prompt_of(i, 90), greedy(30)));
+  for (int i = 0; i < 12; ++i) rig.step();
+  const auto pin = rig.core().pin(scope_of(o.model, ""), prompt_of(0, 90), 0.0);
+  ASSERT_TRUE(pin && pin->tokens == 90);
+  const EngineStats before = rig.core().stats();
+  const Status refused = rig.core().set_budget(bytes_of(rig, 90) - 1);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kTooLarge);
+  EXPECT_NE(refused.error().message.find(format_size(bytes_of(rig, 90))), std::string::npos);
+  const EngineStats after = rig.core().stats();
+  EXPECT_EQ(after.preemptions, 0);
+  EXPECT_EQ(after.live, 4);
+  EXPECT_EQ(after.kv_budget, before.kv_budget);
+  EXPECT_EQ(after.bytes_held, before.bytes_held);
+  EXPECT_TRUE(rig.core().set_budget(bytes_of(rig, 90)));  // the pinned prompt and nobody
+  EXPECT_EQ(rig.core().stats().live, 0);
+  EXPECT_EQ(rig.core().stats().bytes_held, bytes_of(rig, 90));
+  ASSERT_TRUE(rig.core().set_budget(*o.kv_budget));
+  rig.run();
+  for (const auto& tape : tapes) EXPECT_EQ(tape->take().tokens.size(), 30u);
+}
+
 TEST(Core, CancelEndsLiveWaitingAndUnbornAlike) {
   EngineOptions o = options();
   o.max_live = 1;

@@ -279,17 +279,15 @@ Status Scheduler::set_budget(int64_t bytes) {
                                                  " bytes; this engine was opened for 1 to " +
                                                  std::to_string(limits_.kv_budget_limit));
   }
-  const int64_t before = limits_.kv_budget;
+  if (const int64_t pinned = cache_.pinned_bytes(); pinned > bytes) {
+    return fail(ErrorCode::kTooLarge, "pinned prefixes hold " + format_size(pinned) +
+                                          ", more than the budget asked for, " +
+                                          format_size(bytes) + "; unpin first");
+  }
   limits_.kv_budget = bytes;
   room_changed_ = true;
   while (!cache_.set_budget(bytes)) {
-    if (live_.empty()) {
-      limits_.kv_budget = before;
-      CHECK(cache_.set_budget(before));
-      return fail(ErrorCode::kTooLarge,
-                  "pinned prefixes hold " + format_size(cache_.stats().bytes_held) +
-                      ", more than the budget asked for, " + format_size(bytes) + "; unpin first");
-    }
+    CHECK(!live_.empty());  // what is pinned fits
     preempt_youngest();
   }
   return {};

@@ -37,6 +37,7 @@ class Cache final : public KvCache {
   Pin pin(const Scope& scope, std::span<const TokenId> tokens, double ttl_seconds) override;
   bool unpin(PinId id) override;
   void expire(double now_seconds) override;
+  int64_t pinned_bytes() const override { return tree_.pinned_pages() * pool_.page_bytes(); }
 
   std::optional<int32_t> reserve(SequenceId id, int32_t n) override;
   const Step& plan(Partition partition) override;

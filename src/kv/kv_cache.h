@@ -156,6 +156,8 @@ class KvCache {
   virtual Pin pin(const Scope& scope, std::span<const TokenId> tokens, double ttl_seconds) = 0;
   virtual bool unpin(PinId id) = 0;             // false: unknown or expired
   virtual void expire(double now_seconds) = 0;  // the caller's clock
+  // Of pages that stay held while the pins stand: the least that set_budget() can shrink to.
+  virtual int64_t pinned_bytes() const = 0;
 
   // --- a step
   // Adds the next tokens of a sequence to the step, once a step, at most n, at least 1: returns how

@@ -1,4 +1,4 @@
-// What matches: the looking half of PrefixTree.
+// What matches and what is pinned: the looking half of PrefixTree.
 #include <algorithm>
 
 #include "kv/prefix_tree.h"
@@ -90,6 +90,25 @@ Node* PrefixTree::twin(Node* node) const {
     if (child != node && child->computed >= page_slots_) return child;
   }
   return nullptr;
+}
+
+int64_t PrefixTree::pinned_pages() const {
+  int64_t pages = 0;
+  for (const auto& [scope, root] : roots_) pages += pinned_pages(root.get());
+  return pages;
+}
+
+int64_t PrefixTree::pinned_pages(const Node* node) const {
+  if (node->pinned == 0) return 0;
+  int64_t columns = node->pages.columns();
+  if (node->pinned == std::ssize(node->pins)) {
+    // No pin below: what the node holds beyond its own can be cut off.
+    const int64_t covered = std::ranges::max_element(node->pins, {}, &PinHold::tokens)->tokens;
+    columns = columns_for(covered - node->start, page_slots_);
+  }
+  int64_t pages = columns * lists_;
+  for (const auto& child : node->children) pages += pinned_pages(child.get());
+  return pages;
 }
 
 }  // namespace coppice::kv

@@ -110,6 +110,8 @@ class PrefixTree {
   // Pages that could be handed out now: free ones and those of unreferenced nodes, less what a
   // shrunken budget lacks.
   int64_t room() const { return pool_.room() + reclaimable_pages_; }
+  // Pages that no reclaiming frees while the pins stand.
+  int64_t pinned_pages() const;
   // Reclaims until the pool has `pages` free; false where too few leaves are unreferenced.
   bool make_room(int64_t pages);
   void reclaim_all();
@@ -125,6 +127,7 @@ class PrefixTree {
   std::function<void(PinId, Node*)> on_pin_moved;
 
  private:
+  int64_t pinned_pages(const Node* node) const;
   size_t first_not_before(const Node* parent, std::span<const TokenId> run) const;
   void attach(Node* parent, std::unique_ptr<Node> child);
   std::unique_ptr<Node> detach(Node* child);

@@ -171,6 +171,9 @@ class Driver {
     columns_now_ = chance(50) ? columns_ : pick(1, columns_);
     const bool fits = rig_.cache->set_budget(columns_now_ * shape_.column_bytes());
     ASSERT_EQ(fits, rig_.columns_held() <= columns_now_);
+    const bool pins_fit = rig_.cache->pinned_bytes() <= columns_now_ * shape_.column_bytes();
+    ASSERT_TRUE(pins_fit || !fits);
+    ASSERT_TRUE(fits || !pins_fit || !rig_.live.empty());
   }
 
   void reserve(SequenceId id) {
@@ -333,8 +336,12 @@ class Driver {
 
   void finish() {
     while (!rig_.live.empty()) close(random_live());
-    while (!pins_.empty()) unpin();
-    rig_.cache->flush();
+    while (true) {
+      rig_.cache->flush();
+      ASSERT_EQ(rig_.cache->stats().bytes_held, rig_.cache->pinned_bytes());
+      if (pins_.empty()) break;
+      unpin();
+    }
     const KvStats stats = rig_.cache->stats();
     ASSERT_EQ(stats.pages_free, stats.pages_total);
     ASSERT_EQ(stats.bytes_held, 0);
