@@ -52,7 +52,8 @@ Expected<WeightType> parse_weight_type(std::string_view text);
 Expected<KvType> parse_kv_type(std::string_view text);
 Expected<AttentionPartition> parse_partition(std::string_view text);
 
-// Bytes that this process could still take: the system's figure, or its control group's if lower.
+// Bytes that this process could still take: the system's figure, or that of its control group or
+// one above if lower.
 int64_t available_memory();
 
 // done, total in bytes of weights; called on the thread that opens the engine.

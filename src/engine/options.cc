@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
-#include <fstream>
 #include <limits>
-#include <sstream>
+
+#include "engine/free_memory.h"
 
 namespace coppice {
 namespace {
@@ -21,35 +21,9 @@ Status in_range(std::string_view flag, int64_t value, int64_t least, int64_t mos
                                                std::to_string(most));
 }
 
-// The integer in a one-line system file; empty when there is none ("max", no such file).
-std::optional<int64_t> integer_file(const char* path) {
-  std::ifstream file(path);
-  int64_t value = 0;
-  if (file >> value) return value;
-  return std::nullopt;
-}
-
-int64_t system_available() {
-  constexpr int64_t kUnknown = int64_t{1} << 30;
-  std::ifstream file("/proc/meminfo");
-  for (std::string line; std::getline(file, line);) {
-    std::istringstream words(line);
-    std::string key;
-    int64_t kilobytes = 0;
-    if (words >> key >> kilobytes && key == "MemAvailable:") return kilobytes * 1024;
-  }
-  return kUnknown;
-}
-
 }  // namespace
 
-int64_t available_memory() {
-  int64_t available = system_available();
-  const auto limit = integer_file("/sys/fs/cgroup/memory.max");
-  const auto used = integer_file("/sys/fs/cgroup/memory.current");
-  if (limit && used) available = std::min(available, std::max<int64_t>(0, *limit - *used));
-  return available;
-}
+int64_t available_memory() { return engine::free_memory(); }
 
 Expected<int64_t> parse_size(std::string_view text, std::string_view flag) {
   const auto wrong = [&] {
