@@ -82,7 +82,7 @@ class Engine {
   Status set_budget(int64_t bytes);
   void reset_peak();
 
-  // After start(): a snapshot that is at most a quarter of a second old while steps run.
+  // After start(): a snapshot, made anew between steps four times a second and no more often.
   EngineStats stats() const;
   const EngineInfo& info() const;
   const text::Tokenizer& tokenizer() const;

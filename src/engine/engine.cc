@@ -23,8 +23,8 @@ using engine::Core;
 using Command = std::function<void(Core&)>;
 constexpr size_t kInboxCapacity = 1024;
 constexpr auto kSnapshotInterval = std::chrono::milliseconds(250);
-// An engine without rows to run wakes for the pins' time to live.
-constexpr auto kIdleWait = std::chrono::milliseconds(250);
+// How long an engine without rows to run may sleep: it wakes for the pins' time to live.
+constexpr auto kIdleWait = kSnapshotInterval;
 
 uint64_t drawn_seed() {
   std::random_device device;
@@ -92,13 +92,13 @@ void Engine::Impl::loop() {
   std::vector<Command> commands;
   Clock::time_point published;
   while (!stop) {
-    const bool idle = core.idle();
-    if (idle || Clock::now() - published >= kSnapshotInterval) {
+    const Clock::time_point now = Clock::now();
+    if (now - published >= kSnapshotInterval) {
       publish();
-      published = Clock::now();
+      published = now;
     }
-    const bool rests = idle || core.stalled();
-    inbox.take(commands, rests ? Clock::duration(kIdleWait) : Clock::duration::zero());
+    const bool rests = core.idle() || core.stalled();
+    inbox.take(commands, rests ? published + kIdleWait - now : Clock::duration::zero());
     for (Command& command : commands) command(core);
     if (core.idle()) {
       core.tick(seconds());

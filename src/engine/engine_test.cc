@@ -219,25 +219,50 @@ TEST(Engine, CancelReachesARunningRequest) {
   EXPECT_EQ(result->finish_reason, FinishReason::kCancelled);
 }
 
+// A snapshot made after this call.
+EngineStats new_stats(const Engine& engine) {
+  const uint64_t before = engine.stats().version;
+  while (true) {
+    const EngineStats stats = engine.stats();
+    if (stats.version > before) return stats;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+}
+
 TEST(Engine, AdministrationRunsBetweenSteps) {
   const auto engine = open();
   engine->start();
   const auto busy = std::make_shared<Outbox>(4000);
-  ASSERT_TRUE(engine->submit(request_of(9, 20, 1500), busy));
-  const auto outbox = std::make_shared<Outbox>(100);
-  const Request request = request_of(1, 100, 2);
-  ASSERT_TRUE(engine->submit(request, outbox));
-  read_all(*outbox);
-  const auto pin = engine->pin(std::get<std::vector<TokenId>>(request.prompt), "", 0.0);
+  const auto busy_id = engine->submit(request_of(9, 20, 1500), busy);
+  ASSERT_TRUE(busy_id);
+  const auto cached = [&](const Request& request) {
+    const auto outbox = std::make_shared<Outbox>(100);
+    EXPECT_TRUE(engine->submit(request, outbox));
+    return read_all(*outbox).usage.cached_tokens;
+  };
+  const Request pinned = request_of(1, 100, 2), other = request_of(2, 100, 2);
+  EXPECT_EQ(cached(pinned), 0);
+  EXPECT_EQ(cached(other), 0);
+  EXPECT_EQ(cached(other), 99);
+  const auto pin = engine->pin(std::get<std::vector<TokenId>>(pinned.prompt), "", 0.0);
   ASSERT_TRUE(pin);
   EXPECT_GE(pin->tokens, 96);
   engine->flush();
+  EXPECT_EQ(cached(other), 0);
+  EXPECT_EQ(cached(pinned), 99);
   EXPECT_TRUE(engine->unpin(pin->id));
   EXPECT_FALSE(engine->unpin(pin->id));
+  engine->flush();
+  EXPECT_EQ(cached(pinned), 0);
   EXPECT_TRUE(engine->set_budget(*options().kv_budget / 2));
   EXPECT_FALSE(engine->set_budget(*options().kv_budget * 2));
   EXPECT_FALSE(engine->pin({}, "", 0.0));
+
+  engine->cancel(*busy_id);
+  read_all(*busy);
+  EXPECT_GT(new_stats(*engine).peak.bytes_held, 0);
   engine->reset_peak();
+  EXPECT_EQ(new_stats(*engine).peak.bytes_held, 0);
 }
 
 TEST(Engine, ARequestWaitsForAPinThatRunsOut) {
@@ -256,6 +281,21 @@ TEST(Engine, ARequestWaitsForAPinThatRunsOut) {
     ASSERT_TRUE(engine->submit(request_of(2, 200, 2), outbox));
     if (!threaded) engine->run();
     EXPECT_EQ(read_all(*outbox).tokens.size(), 2u);
+  }
+}
+
+TEST(Engine, SnapshotsAreNewFourTimesASecondWhateverIsAsked) {
+  const auto engine = open();
+  engine->start();
+  const auto begin = std::chrono::steady_clock::now();
+  const uint64_t before = engine->stats().version;
+  for (int i = 0; i < 200; ++i) engine->flush();
+  const uint64_t made = engine->stats().version - before;
+  const auto quarters = (std::chrono::steady_clock::now() - begin) / std::chrono::milliseconds(250);
+  EXPECT_LE(made, static_cast<uint64_t>(quarters) + 2);
+  // An idle engine's are new too.
+  while (engine->stats().version < before + made + 2) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
 }
 
