@@ -14,6 +14,7 @@ ordered_json usage_json(const Usage& usage) {
 
 ordered_json kv_json(const KvReceipt& kv) {
   return {{"bytes_held", kv.bytes_held},
+          {"bytes_reclaimable", kv.bytes_reclaimable},
           {"bytes_unshared", kv.bytes_unshared},
           {"sharing_factor", kv.sharing_factor()}};
 }

@@ -15,14 +15,14 @@ TEST(ResultJson, KeysStandInTheDocumentedOrder) {
   r.finish_reason = FinishReason::kLength;
   r.usage = {10, 2, 6, 5};
   r.timings = {1.0, 2.0, 4.0, 250.0};
-  r.kv = {100, 250};
+  r.kv = {120, 20, 250};
   const std::string line = one_line(result_json("a", 3, r));
   EXPECT_EQ(line,
             "{\"id\":\"a\",\"index\":3,\"text\":\"hi \xef\xbf\xbd\",\"tokens\":[4,5],"
             "\"finish_reason\":\"length\",\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":2,"
             "\"cached_tokens\":6,\"evaluated_tokens\":5},\"timings\":{\"ttft\":1.0,\"prefill\":2.0,"
-            "\"decode\":4.0,\"tokens_per_second\":250.0},\"kv\":{\"bytes_held\":100,"
-            "\"bytes_unshared\":250,\"sharing_factor\":2.5}}");
+            "\"decode\":4.0,\"tokens_per_second\":250.0},\"kv\":{\"bytes_held\":120,"
+            "\"bytes_reclaimable\":20,\"bytes_unshared\":250,\"sharing_factor\":2.5}}");
 }
 
 TEST(ResultJson, ErrorsAndLogprobsAppearWhenThereAreAny) {

@@ -72,11 +72,13 @@ struct Timings {
 
 // At the instant of the largest bytes_held while the request was live.
 struct KvReceipt {
-  int64_t bytes_held = 0;      // all pages not free
-  int64_t bytes_unshared = 0;  // sum over live requests of their tokens x bytes per token
+  int64_t bytes_held = 0;         // all pages not free
+  int64_t bytes_reclaimable = 0;  // of them, what no live request uses: kept for later ones
+  int64_t bytes_unshared = 0;     // sum over live requests of their tokens x bytes per token
+  // What live requests would hold alone over what they hold together.
   double sharing_factor() const {
-    return bytes_held > 0 ? static_cast<double>(bytes_unshared) / static_cast<double>(bytes_held)
-                          : 0.0;
+    const int64_t used = bytes_held - bytes_reclaimable;
+    return used > 0 ? static_cast<double>(bytes_unshared) / static_cast<double>(used) : 0.0;
   }
 };
 

@@ -72,6 +72,7 @@ void Core::observe_peak(const kv::Step& step) {
   for (const auto& s : scheduler_.live()) tokens += parts_.cache->progress(s->kv).computed;
   KvReceipt now;
   now.bytes_held = kv.bytes_held;
+  now.bytes_reclaimable = kv.bytes_reclaimable;
   now.bytes_unshared = tokens * kv.bytes_per_token;
   if (now.bytes_held > stats_.peak.bytes_held) stats_.peak = now;
   for (const auto& s : scheduler_.live()) s->observe_peak(now);

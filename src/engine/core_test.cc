@@ -529,6 +529,22 @@ TEST(Core, APinDoesNotTakeWhatWasPromised) {
   EXPECT_EQ(tape->take().tokens.size(), 200u);
 }
 
+// What finished requests left in the cache is held, but not by those that the receipt compares.
+TEST(Core, TheSharingFactorIsOfLiveRequestsAlone) {
+  EngineOptions o = options();
+  o.max_live = 4;
+  Rig rig(o);
+  const auto prefix = prompt_of(1, 512);
+  for (uint32_t i = 0; i < 40; ++i) {
+    rig.submit(joined(prefix, prompt_of(100 + i, 64)), greedy(16));
+  }
+  rig.run();
+  const KvReceipt peak = rig.core().stats().peak;
+  EXPECT_GT(peak.bytes_reclaimable, peak.bytes_held / 2);
+  EXPECT_GT(peak.sharing_factor(), 2.0);
+  EXPECT_LE(peak.sharing_factor(), 4.0);
+}
+
 TEST(Core, TheReceiptIsTakenAtThePeak) {
   EngineOptions o = options();
   o.max_live = 16;
