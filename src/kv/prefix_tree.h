@@ -107,8 +107,6 @@ class PrefixTree {
   void add_columns(Node* node, int64_t columns);
   void drop_unused_columns(Node* node);  // beyond the computed slots
   void advance(Node* node, int64_t slots);
-  // Pages of unreferenced nodes.
-  int64_t reclaimable_pages() const { return reclaimable_pages_; }
   // Pages that could be handed out now: free ones and reclaimable ones, less what a shrunken budget
   // lacks.
   int64_t room() const { return pool_.room() + reclaimable_pages_; }
