@@ -6,68 +6,21 @@
 #include <utility>
 #include <vector>
 
+#include "passing_backend.h"
+
 namespace coppice {
 namespace {
 
 using ops::AttentionParams;
 using ops::AttentionPlan;
 using ops::KvArena;
-using ops::KvLayout;
 using ops::KvPart;
-using ops::PageId;
 using ops::Segment;
-using ops::Weight;
 
-class OtherFoldBackend : public ops::Backend {
+class OtherFoldBackend : public PassingBackend {
  public:
-  explicit OtherFoldBackend(std::unique_ptr<ops::Backend> inner) : inner_(std::move(inner)) {}
-
-  std::string_view name() const override { return inner_->name(); }
-  std::string describe() const override { return inner_->describe(); }
-  Expected<Buffer> allocate(int64_t bytes) override { return inner_->allocate(bytes); }
-  Expected<std::unique_ptr<Weight>> load_weight(const TensorView& w) override {
-    return inner_->load_weight(w);
-  }
-  Expected<KvLayout> kv_layout(DType type, int32_t head_dim) override {
-    return inner_->kv_layout(type, head_dim);
-  }
-  void zero_pages(const KvArena& arena, std::span<const PageId> ids) override {
-    inner_->zero_pages(arena, ids);
-  }
-  void copy_slots(const KvArena& arena, PageId from, PageId to, int32_t slots) override {
-    inner_->copy_slots(arena, from, to, slots);
-  }
-  void read_page(const KvArena& arena, PageId id, int32_t slots, const TensorView& k,
-                 const TensorView& v) override {
-    inner_->read_page(arena, id, slots, k, v);
-  }
-  void embed(std::span<const int32_t> ids, const Weight& table, const TensorView& out) override {
-    inner_->embed(ids, table, out);
-  }
-  void rms_norm(const TensorView& x, const TensorView& weight, float eps,
-                const TensorView& out) override {
-    inner_->rms_norm(x, weight, eps, out);
-  }
-  void matmul(const TensorView& x, const Weight& w, const TensorView& bias,
-              const TensorView& out) override {
-    inner_->matmul(x, w, bias, out);
-  }
-  void add(const TensorView& x, const TensorView& y) override { inner_->add(x, y); }
-  void swiglu(const TensorView& gate, const TensorView& up, const TensorView& out) override {
-    inner_->swiglu(gate, up, out);
-  }
-  void rope(const TensorView& x, const TensorView& cos, const TensorView& sin) override {
-    inner_->rope(x, cos, sin);
-  }
-  void gather_rows(const TensorView& x, std::span<const int32_t> rows,
-                   const TensorView& out) override {
-    inner_->gather_rows(x, rows, out);
-  }
-  void write_kv(const TensorView& k, const TensorView& v, int32_t layer, const AttentionPlan& plan,
-                const KvArena& arena) override {
-    inner_->write_kv(k, v, layer, plan, arena);
-  }
-  void to_host(const TensorView& x, void* host) override { inner_->to_host(x, host); }
+  OtherFoldBackend(std::unique_ptr<ops::Backend> inner, FoldCut cut)
+      : PassingBackend(std::move(inner)), cut_(cut) {}
 
   void attention(const TensorView& q, const AttentionParams& params, const AttentionPlan& plan,
                  const KvArena& arena, const TensorView& out) override;
@@ -79,10 +32,11 @@ class OtherFoldBackend : public ops::Backend {
     std::vector<float> mean;  // [D], not yet divided by sum
   };
   void read_part(const KvPart& part, int32_t list, const KvArena& arena);
+  int32_t cut_of(const AttentionPlan& plan, int32_t part) const;
   State fold(const float* query, float scale, int32_t begin, int32_t end, int32_t dim) const;
   static void merge(State& into, const State& more);
 
-  std::unique_ptr<ops::Backend> inner_;
+  FoldCut cut_;
   std::vector<float> k_, v_;  // [slots of the part, D]
 };
 
@@ -98,6 +52,17 @@ void OtherFoldBackend::read_part(const KvPart& part, int32_t list, const KvArena
                       TensorView(k_.data() + at, DType::kF32, {slots, dim}),
                       TensorView(v_.data() + at, DType::kF32, {slots, dim}));
   }
+}
+
+// Where the part's slots are cut in two: before the first that this step writes, or nowhere.
+int32_t OtherFoldBackend::cut_of(const AttentionPlan& plan, int32_t part) const {
+  int32_t cut = plan.parts[static_cast<size_t>(part)].count;
+  if (cut_ != FoldCut::kStepsToo) return cut;
+  for (const ops::KvTarget& target : plan.targets) {
+    if (target.part != part) continue;
+    cut = std::min(cut, target.slot - plan.parts[static_cast<size_t>(part)].start);
+  }
+  return cut;
 }
 
 // One part's slots [begin, end), plainly, from a fresh state.
@@ -139,6 +104,7 @@ void OtherFoldBackend::attention(const TensorView& q, const AttentionParams& par
   for (const Segment& segment : plan.segments) {
     for (int32_t p = segment.part_begin; p < segment.part_end; ++p) {
       const KvPart& part = plan.parts[static_cast<size_t>(p)];
+      const int32_t cut = cut_of(plan, p);
       for (int32_t kv_head = 0; kv_head < plan.kv_heads; ++kv_head) {
         const int32_t list = params.layer * plan.kv_heads + kv_head;
         read_part(part, list, arena);
@@ -148,8 +114,11 @@ void OtherFoldBackend::attention(const TensorView& q, const AttentionParams& par
           const int32_t end = std::clamp(plan.last(list, row) - start, begin, count);
           for (int32_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
             const int64_t at = static_cast<int64_t>(row) * heads + head;
-            merge(states[static_cast<size_t>(at)],
-                  fold(q.f32() + at * dim, params.scale, begin, end, dim));
+            const float* query = q.f32() + at * dim;
+            State& state = states[static_cast<size_t>(at)];
+            const int32_t middle = std::clamp(cut, begin, end);
+            merge(state, fold(query, params.scale, begin, middle, dim));
+            merge(state, fold(query, params.scale, middle, end, dim));
           }
         }
       }
@@ -166,8 +135,9 @@ void OtherFoldBackend::attention(const TensorView& q, const AttentionParams& par
 
 }  // namespace
 
-std::unique_ptr<ops::Backend> fold_in_another_order(std::unique_ptr<ops::Backend> inner) {
-  return std::make_unique<OtherFoldBackend>(std::move(inner));
+std::unique_ptr<ops::Backend> fold_in_another_order(std::unique_ptr<ops::Backend> inner,
+                                                    FoldCut cut) {
+  return std::make_unique<OtherFoldBackend>(std::move(inner), cut);
 }
 
 }  // namespace coppice
