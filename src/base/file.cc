@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
+#include <system_error>
 
 namespace coppice {
 namespace {
@@ -16,6 +18,57 @@ Error system_error(const std::string& path, const char* verb) {
   const int code = errno;
   return {code == ENOENT ? ErrorCode::kNotFound : ErrorCode::kInternal,
           path + ": cannot " + verb + ": " + std::strerror(code)};
+}
+
+constexpr int kMostLinks = 40;  // as many as the system follows
+
+// What `path` leads to, which need not exist.
+std::string followed(const std::string& path) {
+  std::filesystem::path at = path;
+  for (int links = 0; links < kMostLinks; ++links) {
+    std::error_code error;
+    const std::filesystem::path next = std::filesystem::read_symlink(at, error);
+    if (error) break;
+    at = at.parent_path() / next;
+  }
+  return at.string();
+}
+
+// An open file's name: others wrote to it and will go on, so nothing may take its place.
+bool names_descriptor(std::string_view path) {
+  return path == "/dev/stdout" || path == "/dev/stderr" || path.starts_with("/dev/fd/") ||
+         path.starts_with("/proc/");
+}
+
+Status append(const std::string& path, std::string_view bytes) {
+  const int fd = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY);
+  if (fd < 0) return fail(system_error(path, "open"));
+  while (!bytes.empty()) {
+    const ssize_t wrote = ::write(fd, bytes.data(), bytes.size());
+    if (wrote < 0 && errno == EINTR) continue;
+    if (wrote < 0) {
+      const Error error = system_error(path, "write");
+      ::close(fd);
+      return fail(error);
+    }
+    bytes.remove_prefix(static_cast<size_t>(wrote));
+  }
+  if (::close(fd) != 0) return fail(system_error(path, "write"));
+  return {};
+}
+
+// old: of the file that is replaced, whose permissions stay; null without one.
+Status replace(const std::string& path, std::string_view bytes, const struct stat* old) {
+  const std::string temporary = path + ".partial";
+  std::FILE* out = std::fopen(temporary.c_str(), "wb");
+  if (out == nullptr) return fail(system_error(temporary, "create"));
+  const bool written = (old == nullptr || ::fchmod(::fileno(out), old->st_mode & 07777) == 0) &&
+                       std::fwrite(bytes.data(), 1, bytes.size(), out) == bytes.size();
+  const bool closed = std::fclose(out) == 0;
+  if (written && closed && std::rename(temporary.c_str(), path.c_str()) == 0) return {};
+  const Error error = system_error(path, "write");
+  ::unlink(temporary.c_str());
+  return fail(error);
 }
 
 }  // namespace
@@ -64,13 +117,11 @@ Expected<std::string> read_file(const std::string& path, size_t limit) {
 }
 
 Status write_file(const std::string& path, std::string_view bytes) {
-  const std::string temporary = path + ".partial";
-  std::FILE* out = std::fopen(temporary.c_str(), "wb");
-  if (out == nullptr) return fail(system_error(temporary, "create"));
-  const bool written = std::fwrite(bytes.data(), 1, bytes.size(), out) == bytes.size();
-  if (std::fclose(out) != 0 || !written) return fail(system_error(temporary, "write"));
-  if (std::rename(temporary.c_str(), path.c_str()) != 0) return fail(system_error(path, "rename"));
-  return {};
+  struct stat info {};
+  const bool exists = ::stat(path.c_str(), &info) == 0;
+  if (!exists && errno != ENOENT) return fail(system_error(path, "write"));
+  if (exists && (!S_ISREG(info.st_mode) || names_descriptor(path))) return append(path, bytes);
+  return replace(followed(path), bytes, exists ? &info : nullptr);
 }
 
 }  // namespace coppice

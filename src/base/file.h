@@ -41,7 +41,9 @@ class MappedFile {
 
 // The whole file; kTooLarge beyond `limit` bytes.
 Expected<std::string> read_file(const std::string& path, size_t limit = size_t{1} << 30);
-// Writes beside the target and renames, so a reader never sees half a file.
+// Writes beside the target and renames, so a reader never sees half a file. Symbolic links are
+// followed; a pipe, a device or an open descriptor (/dev/stdout) is written to and stays what it
+// is.
 Status write_file(const std::string& path, std::string_view bytes);
 
 }  // namespace coppice

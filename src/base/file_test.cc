@@ -1,7 +1,13 @@
 #include "base/file.h"
 
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <csignal>
 #include <filesystem>
 #include <string>
+#include <thread>
 
 #include <gtest/gtest.h>
 
@@ -46,6 +52,86 @@ TEST(File, ErrorsNameThePath) {
   ASSERT_FALSE(large);
   EXPECT_EQ(large.error().code, ErrorCode::kTooLarge);
   std::filesystem::remove(path);
+}
+
+class WriteFile : public testing::Test {
+ protected:
+  void SetUp() override {
+    dir_ = std::filesystem::temp_directory_path() / ("coppice_write_" + std::to_string(::getpid()));
+    std::filesystem::create_directories(dir_);
+  }
+  void TearDown() override { std::filesystem::remove_all(dir_); }
+  std::string at(const char* name) const { return (dir_ / name).string(); }
+  size_t entries() const {
+    return static_cast<size_t>(std::distance(std::filesystem::directory_iterator(dir_), {}));
+  }
+
+  std::filesystem::path dir_;
+};
+
+TEST_F(WriteFile, FollowsLinksEvenToNothing) {
+  std::filesystem::create_directory(dir_ / "below");
+  std::filesystem::create_symlink("below/target", dir_ / "second");
+  std::filesystem::create_symlink(at("second"), dir_ / "first");
+  for (const char* text : {"new", "newer"}) {
+    ASSERT_TRUE(write_file(at("first"), text));
+    EXPECT_TRUE(std::filesystem::is_symlink(dir_ / "first"));
+    EXPECT_TRUE(std::filesystem::is_symlink(dir_ / "second"));
+    EXPECT_EQ(*read_file(at("below/target")), text);
+  }
+  std::filesystem::create_symlink("round", dir_ / "round");
+  EXPECT_FALSE(write_file(at("round"), "x"));
+}
+
+TEST_F(WriteFile, KeepsPermissions) {
+  ASSERT_TRUE(write_file(at("private"), "a"));
+  std::filesystem::permissions(dir_ / "private", std::filesystem::perms::owner_read);
+  ASSERT_TRUE(write_file(at("private"), "b"));
+  EXPECT_EQ(std::filesystem::status(dir_ / "private").permissions(),
+            std::filesystem::perms::owner_read);
+}
+
+TEST_F(WriteFile, APipeIsWrittenToAndStaysOne) {
+  const std::string pipe = at("pipe");
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  std::string got;
+  std::thread reader([&] {
+    std::FILE* in = std::fopen(pipe.c_str(), "rb");
+    for (int c; (c = std::fgetc(in)) != EOF;) got.push_back(static_cast<char>(c));
+    std::fclose(in);
+  });
+  const std::string text(100000, 'x');  // more than a pipe holds
+  const Status written = write_file(pipe, text);
+  if (!std::filesystem::is_fifo(pipe)) std::exit(1);  // the reader waits for ever
+  reader.join();
+  EXPECT_TRUE(written);
+  EXPECT_EQ(got, text);
+}
+
+TEST_F(WriteFile, AnOpenDescriptorIsAppendedTo) {
+  ASSERT_TRUE(write_file(at("log"), "before "));
+  std::FILE* log = std::fopen(at("log").c_str(), "ab");
+  ASSERT_NE(log, nullptr);
+  EXPECT_TRUE(write_file("/dev/fd/" + std::to_string(::fileno(log)), "after"));
+  std::fclose(log);
+  EXPECT_EQ(*read_file(at("log")), "before after");
+}
+
+TEST_F(WriteFile, AFailureLeavesNothingBehind) {
+  std::filesystem::create_directory(dir_ / "directory");
+  EXPECT_FALSE(write_file(at("directory"), "x"));
+  ASSERT_TRUE(write_file(at("kept"), "old"));
+  rlimit limit{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &limit), 0);
+  const rlimit full{4096, limit.rlim_max};
+  const auto before = std::signal(SIGXFSZ, SIG_IGN);
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &full), 0);
+  const Status written = write_file(at("kept"), std::string(100000, 'x'));
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &limit), 0);
+  std::signal(SIGXFSZ, before);
+  EXPECT_FALSE(written);
+  EXPECT_EQ(*read_file(at("kept")), "old");
+  EXPECT_EQ(entries(), 2u);
 }
 
 }  // namespace
