@@ -26,10 +26,10 @@ void insert_by_age(Container& container, std::unique_ptr<Sequence> sequence) {
 }
 
 std::string outgrown(const Sequence& s, int64_t needed, int64_t budget, const kv::KvStats& stats) {
-  std::string text = "the request needs at least " + std::to_string(needed) + " bytes of keys and values (" +
-                     std::to_string(s.prompt_tokens()) + " prompt tokens, max_tokens " +
-                     std::to_string(s.sampling().max_tokens) + "); --kv-budget allows " +
-                     std::to_string(budget);
+  std::string text = "the request needs at least " + std::to_string(needed) +
+                     " bytes of keys and values (" + std::to_string(s.prompt_tokens()) +
+                     " prompt tokens, max_tokens " + std::to_string(s.sampling().max_tokens) +
+                     "); --kv-budget allows " + std::to_string(budget);
   if (stats.pins > 0) text += ", of which " + std::to_string(stats.pins) + " pins hold a part";
   return text;
 }
