@@ -8,6 +8,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -69,8 +70,9 @@ class Engine {
 
   // Runs the loop on a thread of its own from now on.
   void start();
-  // Without start(): runs on the caller's thread until nothing is left to do.
-  void run();
+  // Without start(): runs on the caller's thread until nothing is left to do. give_up is asked
+  // before every step; once it says true, what is unfinished is cancelled.
+  void run(const std::function<bool()>& give_up = {});
 
   // Administrative commands run between steps; these wait for the outcome.
   // kOverloaded: the pin would keep memory that running requests were promised. While a pin with a

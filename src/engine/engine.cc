@@ -172,10 +172,13 @@ void Engine::start() {
   impl_->thread = std::thread([impl = impl_.get()] { impl->loop(); });
 }
 
-void Engine::run() {
+void Engine::run(const std::function<bool()>& give_up) {
   CHECK(!impl_->threaded());
-  while (impl_->core.step(impl_->seconds())) {
-    if (impl_->core.stalled()) std::this_thread::sleep_for(kIdleWait);
+  bool more = true;
+  while (more) {
+    if (give_up && give_up()) return impl_->core.cancel_all();
+    more = impl_->core.step(impl_->seconds());
+    if (more && impl_->core.stalled()) std::this_thread::sleep_for(kIdleWait);
   }
 }
 

@@ -44,6 +44,16 @@ ops::StepLimits step_limits(const EngineOptions& options, int64_t ctx,
               std::max({int64_t{config.hidden_size}, int64_t{config.intermediate_size}, queries})};
 }
 
+Status holds_a_page_each(const EngineOptions& options, const ops::KvLayout& layout,
+                         const model::ModelConfig& config) {
+  const int64_t least = layout.page_bytes * config.num_hidden_layers * config.num_key_value_heads;
+  if (!options.kv_budget || *options.kv_budget >= least) return {};
+  return fail(ErrorCode::kInvalidArgument, "--kv-budget is " + std::to_string(*options.kv_budget) +
+                                               "; this model takes at least " +
+                                               std::to_string(least) +
+                                               " bytes, a page for each layer and head");
+}
+
 // The bytes of pages: as asked, else a quarter of what was available, within --memory and the
 // limit that was asked for.
 Expected<int64_t> kv_budget_of(const EngineOptions& options, int64_t available, int64_t fixed) {
@@ -79,9 +89,11 @@ Expected<Loaded> load(const EngineOptions& options, std::unique_ptr<ops::Backend
   const model::ModelConfig& config = parts.checkpoint->config();
   TRY(out.limits.ctx, context_of(options, config));
   // Judged before minutes go into the weights.
-  TRY_STATUS(parts.backend->kv_layout(element(options.kv_type), config.head_dim));
+  TRY(const ops::KvLayout layout,
+      parts.backend->kv_layout(element(options.kv_type), config.head_dim));
+  TRY_STATUS(holds_a_page_each(options, layout, config));
   TRY(const std::string tokenizer_json, parts.checkpoint->tokenizer_json());
-  TRY(parts.tokenizer, text::Tokenizer::load(tokenizer_json, options.model));
+  TRY(parts.tokenizer, text::Tokenizer::load(tokenizer_json, parts.checkpoint->tokenizer_path()));
   model::ModelOptions shape;
   shape.max_rows = options.max_rows;
   shape.max_logit_rows = options.prompt_logits ? options.max_rows : options.max_live;

@@ -39,6 +39,9 @@ class Checkpoint {
   virtual bool has(std::string_view name) const = 0;
   // Sorted, by Hugging Face name.
   virtual std::vector<std::string> names() const = 0;
+  // The directory or file, and the file that tokenizer_json() is read from; for errors.
+  virtual const std::string& path() const = 0;
+  virtual std::string tokenizer_path() const = 0;
   // tokenizer.json's text; from a GGUF file, an equivalent one made of its metadata.
   virtual Expected<std::string> tokenizer_json() const = 0;
 };

@@ -42,6 +42,8 @@ class GgufCheckpoint : public Checkpoint {
     return out;
   }
 
+  const std::string& path() const override { return file_.where(); }
+  std::string tokenizer_path() const override { return file_.where(); }
   Expected<std::string> tokenizer_json() const override {
     return gguf_tokenizer_json(file_, config_.vocab_size);
   }

@@ -66,8 +66,10 @@ class HfDirectory : public Checkpoint {
     return out;
   }
 
+  const std::string& path() const override { return path_; }
+  std::string tokenizer_path() const override { return at("tokenizer.json"); }
   Expected<std::string> tokenizer_json() const override {
-    return read_file(at("tokenizer.json"), kMostTokenizerBytes);
+    return read_file(tokenizer_path(), kMostTokenizerBytes);
   }
 
  private:

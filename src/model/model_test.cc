@@ -34,6 +34,8 @@ class ChangedCheckpoint : public Checkpoint {
     if (!extra_.empty()) all.push_back(extra_);
     return all;
   }
+  const std::string& path() const override { return base_->path(); }
+  std::string tokenizer_path() const override { return base_->tokenizer_path(); }
   Expected<std::string> tokenizer_json() const override { return base_->tokenizer_json(); }
 
   ModelConfig config_;
@@ -267,7 +269,8 @@ TEST(Model, RefusesWhatTheLimitCannotHold) {
   expect_names(load_error(*checkpoint, {.memory_limit = needed - 1}), ErrorCode::kTooLarge,
                {std::to_string(model->weight_bytes()).c_str(),
                 std::to_string(model->activation_bytes()).c_str(), allowed.c_str()});
-  expect_names(load_error(*checkpoint, {.memory_limit = 1000}), ErrorCode::kTooLarge, {"1000"});
+  expect_names(load_error(*checkpoint, {.memory_limit = 1000}), ErrorCode::kTooLarge,
+               {"--memory 1000"});
 }
 
 TEST(Model, RefusesRoomForNothing) {

@@ -26,10 +26,10 @@ Status widen(const std::string& name, const TensorView& from, float* to) {
 
 Status check_limit(int64_t limit, int64_t beside, int64_t weights) {
   if (limit == 0 || weights <= limit - beside) return {};
-  return fail(ErrorCode::kTooLarge, "the model needs at least " + std::to_string(weights) +
-                                        " bytes for weights and " + std::to_string(beside) +
-                                        " for activations; " + std::to_string(limit) +
-                                        " bytes are allowed");
+  return fail(ErrorCode::kTooLarge,
+              "--memory " + std::to_string(limit) + " cannot hold the model; it needs at least " +
+                  std::to_string(weights) + " bytes for weights as packed, " +
+                  std::to_string(beside) + " for activations and a few pages");
 }
 
 // Frequencies of the rotary embedding, as old checkpoints and GGUF files store them: the config has
@@ -70,7 +70,7 @@ Status WeightLoader::check_all_known() const {
   for (const std::string& name : checkpoint_.names()) {
     if (known_.contains(name) || is_in_config(name)) continue;
     return fail(ErrorCode::kUnsupported,
-                "the checkpoint has a tensor \"" + name +
+                checkpoint_.path() + ": has a tensor \"" + name +
                     "\" that its architecture does not use; its answers would be wrong without it");
   }
   return {};

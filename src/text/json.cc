@@ -1,5 +1,6 @@
 #include "text/json.h"
 
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -34,9 +35,10 @@ class TreeBuilder : public nlohmann::json_sax<Json> {
   bool parse_error(size_t position, const std::string&,
                    const nlohmann::detail::exception& error) override {
     constexpr int kNumberTooLarge = 406;
-    return stop((error.id == kNumberTooLarge ? "holds a number that is too large, ending at byte "
-                                             : "is not JSON at byte ") +
-                std::to_string(position));
+    const char* what = "is not JSON at byte ";
+    if (error.id == kNumberTooLarge) what = "holds a number that is too large, ending at byte ";
+    if (std::strstr(error.what(), "ill-formed UTF-8")) what = "is not UTF-8 at byte ";
+    return stop(what + std::to_string(position));
   }
 
   Json tree;
