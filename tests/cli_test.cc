@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -66,6 +67,31 @@ class Cli : public testing::Test {
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, *read_file(out), *read_file(err)};
   }
 
+  // Runs it and sends the signal once it has printed `least` bytes.
+  Outcome interrupted(const std::string& arguments, size_t least, int signal) const {
+    const std::string out = (dir_ / "out").string(), err = (dir_ / "err").string();
+    const std::string command = std::string("exec ") + COPPICE_BINARY + " " + arguments +
+                                " </dev/null >" + out + " 2>" + err;
+    std::filesystem::remove(out);  // of an earlier run
+    const pid_t child = ::fork();
+    if (child == 0) {
+      ::execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
+      ::_exit(127);
+    }
+    int status = 0;
+    std::error_code missing;
+    while (::waitpid(child, &status, WNOHANG) == 0) {
+      const auto size = std::filesystem::file_size(out, missing);
+      if (!missing && size >= least) {
+        ::kill(child, signal);
+        ::waitpid(child, &status, 0);
+        break;
+      }
+      ::usleep(2000);
+    }
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, *read_file(out), *read_file(err)};
+  }
+
   Outcome generate(const std::string& arguments, const std::string& input = "/dev/null") const {
     return coppice(
         "generate -m " COPPICE_TEST_DATA "/models/llama --kv-budget 64M -t 1 " + arguments, input);
@@ -89,6 +115,114 @@ TEST_F(Cli, OutputThatCannotBeWrittenIsAFailure) {
                                                 "/models/llama --kv-budget 64M -t 1 -p Hello -n 4"
                                                 " --json > /dev/full 2> /dev/null");
   EXPECT_EQ(WEXITSTATUS(status), 1);
+}
+
+TEST_F(Cli, ABatchStopsAtTheFirstLineThatCannotBeWritten) {
+  std::string batch;
+  for (int i = 0; i < 4000; ++i) {
+    batch +=
+        json{{"prompt", "a"}, {"max_tokens", i == 0 ? 1 : 500}, {"ignore_eos", true}}.dump() + "\n";
+  }
+  // All of it would take many times the processor time that it is given.
+  const std::string command = "ulimit -t 10; " COPPICE_BINARY " generate -m " COPPICE_TEST_DATA
+                              "/models/llama -t 1 --batch " +
+                              file("b.jsonl", batch) + " >/dev/full 2>" + (dir_ / "err").string();
+  const int status = std::system(command.c_str());
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 1);
+  EXPECT_EQ(*read_file((dir_ / "err").string()),
+            "coppice: standard output cannot be written; some of it is lost\n");
+}
+
+// A short answer, a long one, a shorter one, and more than there is time for.
+TEST_F(Cli, AnInterruptedBatchKeepsWhatIsFinished) {
+  std::string batch;
+  for (int i = 0; i < 300; ++i) {
+    const int tokens = i == 0 ? 8 : i == 2 ? 2 : 500;
+    batch += json{{"id", i}, {"prompt", "a"}, {"max_tokens", tokens}, {"ignore_eos", true}}.dump() +
+             "\n";
+  }
+  const std::string path = file("b.jsonl", batch);
+  for (const int signal : {SIGINT, SIGTERM}) {
+    const Outcome run = interrupted(
+        "generate -m " COPPICE_TEST_DATA "/models/llama -t 1 --batch " + path, 1, signal);
+    EXPECT_EQ(run.code, 1) << run.err;
+    const std::vector<json> lines = run.lines();
+    ASSERT_EQ(lines.size(), 301u);
+    EXPECT_EQ(lines[0]["tokens"].size(), 8u);
+    EXPECT_EQ(lines[1]["finish_reason"], "cancelled");
+    EXPECT_GE(lines[1]["tokens"].size(), 7u);  // the part generated
+    EXPECT_EQ(lines[2]["tokens"].size(), 2u);
+    EXPECT_EQ(lines[299]["id"], 299);
+    EXPECT_EQ(lines[299]["finish_reason"], "cancelled");
+    EXPECT_EQ(lines[300]["summary"]["requests"], 300);
+    EXPECT_EQ(run.err, "coppice generate: interrupted; 298 of 300 answers cancelled\n");
+  }
+}
+
+TEST_F(Cli, AnInterruptedTextEndsWithItsLine) {
+  const Outcome run = interrupted("generate -t 1 -p a -n 8000 --ignore-eos", 1, SIGINT);
+  EXPECT_EQ(run.code, 1);
+  EXPECT_EQ(run.out.back(), '\n');
+  EXPECT_EQ(run.err, "coppice generate: interrupted; 1 of 1 answers cancelled\n");
+}
+
+TEST_F(Cli, ARefusedPromptPrintsNothing) {
+  const Outcome run =
+      coppice("generate -m " COPPICE_TEST_DATA "/models/llama -p x --kv-budget 64K");
+  EXPECT_EQ(run.code, 1);
+  EXPECT_EQ(run.out, "");
+}
+
+TEST_F(Cli, WriteBatchToStandardOutputAndThroughALink) {
+  const std::string target = (dir_ / "target").string(), link = (dir_ / "link").string();
+  std::filesystem::create_symlink(target, link);
+  const Outcome run = coppice("eval --samples 3 --write-batch -");
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_EQ(run.lines().size(), 3u);
+  EXPECT_FALSE(std::filesystem::exists("-"));
+  EXPECT_EQ(coppice("eval --samples 3 --write-batch " + link).code, 0);
+  EXPECT_TRUE(std::filesystem::is_symlink(link));
+  EXPECT_EQ(*read_file(target), run.out);
+  const Outcome directory = coppice("eval --samples 3 --write-batch " + dir_.string());
+  EXPECT_EQ(directory.code, 1);
+  EXPECT_NE(directory.err.find("directory"), std::string::npos) << directory.err;
+  EXPECT_FALSE(std::filesystem::exists(dir_.string() + ".partial"));
+}
+
+TEST_F(Cli, DamagedModelFilesAreNamed) {
+  namespace fs = std::filesystem;
+  const fs::path model = dir_ / "damaged";
+  fs::copy(COPPICE_TEST_DATA "/models/llama", model);
+  const std::string tokenizer = (model / "tokenizer.json").string();
+  ASSERT_TRUE(write_file(tokenizer, "oops"));
+  const Outcome run = coppice("generate -p x -m " + model.string());
+  EXPECT_EQ(run.code, 1);
+  EXPECT_EQ(run.err, "coppice: " + tokenizer + ": is not JSON at byte 1\n");
+  fs::copy_file(COPPICE_TEST_DATA "/models/llama/tokenizer.json", tokenizer,
+                fs::copy_options::overwrite_existing);
+  json config = json::parse(*read_file((model / "config.json").string()));
+  config["num_hidden_layers"] = 1;
+  ASSERT_TRUE(write_file((model / "config.json").string(), config.dump()));
+  const Outcome less = coppice("generate -p x -m " + model.string());
+  EXPECT_EQ(less.code, 1);
+  EXPECT_EQ(less.err.find("coppice: " + model.string() + ": has a tensor \"model.layers.1"), 0u)
+      << less.err;
+}
+
+TEST_F(Cli, WarningsNameLineAndFlag) {
+  const Outcome batch = generate("--batch " + file("b.jsonl",
+                                                   "{\"prompt\": \"a\", \"max_tokens\": 1}\n"
+                                                   "{\"prompt\": \"a\", \"oops\": 1}\n"));
+  EXPECT_EQ(batch.code, 0);
+  EXPECT_NE(batch.err.find("\"oops\" is unknown and ignored (first in line 2)"), std::string::npos)
+      << batch.err;
+  const Outcome text = generate("-p x -n 1 --logprobs");
+  EXPECT_EQ(text.code, 0);
+  EXPECT_NE(text.err.find("--logprobs shows only with --json"), std::string::npos) << text.err;
+  EXPECT_EQ(generate("-p x -n 1 --logprobs --json").err, "");
+  const Outcome one = generate("--batch " + file("b.jsonl", "{}"));
+  EXPECT_NE(one.err.find("1 of 1 answers failed"), std::string::npos) << one.err;
 }
 
 TEST_F(Cli, ADirectoryIsNotAPrompt) {
@@ -215,7 +349,7 @@ TEST_F(Cli, ABadLineIsAnErrorInItsPlace) {
                                  "{\"prompt\": \"c\", \"max_tokens\": 2}\n");
   const Outcome run = generate("--batch " + batch);
   EXPECT_EQ(run.code, 1);
-  EXPECT_NE(run.err.find("3 answers are errors"), std::string::npos) << run.err;
+  EXPECT_NE(run.err.find("3 of 5 answers failed"), std::string::npos) << run.err;
   const std::vector<json> lines = run.lines();
   ASSERT_EQ(lines.size(), 6u);
   EXPECT_EQ(lines[0]["finish_reason"], "length");
@@ -256,6 +390,35 @@ TEST_F(Cli, WrongFlagsExitWith2AndSayWhatIsAccepted) {
       {"generate -p x --log-format xml", "text or json"},
       {"generate -p x --top-p 3", "--top-p is 3"},
       {"generate -p x --max_tokens 0", "--max-tokens is 0"},
+      {"generate -p x --stop-token-ids 5,abc", "; --stop-token-ids ID,...: token ids"},
+      {"generate -p x --top-logprobs 3", "--top-logprobs needs --logprobs"},
+      {"generate -p x --stop-token-ids 99999", "--stop-token-ids holds 99999"},
+      {"generate -p x -n 2147483648", "--max-tokens is 2147483648; it takes 1 to 16777216"},
+      {"generate -p x --min-tokens 16777217", "--min-tokens is 16777217; it takes 0 to 16777216"},
+      {"generate -p x --n 129", "--n is 129; it takes 1 to 128"},
+      {"generate -p x --threads 99999999999", "--threads is 99999999999; it takes 0 to 1024"},
+      {"generate -p x --ctx 99999999999999999999", "it takes 0 to 16777216"},
+      {"generate -p x -s 18446744073709551616", "it takes 0 to 18446744073709551615"},
+      {"generate -p x --kv-budget ''", "--kv-budget: is empty"},
+      {"generate -p x --memory ''", "--memory: is empty"},
+      {"generate -p x -m ''", "--model: is empty"},
+      {"generate --batch ''", "--batch: is empty"},
+      {"eval --write-batch ''", "--write-batch: is empty"},
+      {"eval --samples 0", "--samples is 0; it takes 1 to 1048576"},
+      {"generate -p x --kv-budget 1", "--kv-budget is 1; this model takes at least "},
+      {"generate --promt x", "--promt is not a flag of coppice generate; did you mean --prompt?"},
+      {"generate -p x y z", "\"y\" belongs to no flag"},
+      {"--verison", "--verison is not a flag of coppice; did you mean --version?"},
+      {"-x", "-x is not a flag of coppice "},
+      {"bench --foo", "--foo is not a flag of coppice bench "},
+      {"bench attention --head-dim 257", "--head-dim is 257; it takes 1 to 256"},
+      {"bench attention --head-dim 0", "--head-dim is 0; it takes 1 to 256"},
+      {"bench attention --shared 100000000", "--shared is 100000000; it takes 0 to 16777216"},
+      {"bench attention --batch 1000 --private 100000", "these are 1001 and 100004096"},
+      {"bench attention --shared 0 --private 0", "--shared accepts 1 or more"},
+      {"bench attention --isa x", "--isa"},
+      {"bench attention --tree ''", "--tree accepts total nodes per level"},
+      {"bench attention --heads 3 --kv-heads 2", "--heads accepts a multiple of --kv-heads"},
       {"frobnicate", "\"frobnicate\" is not a command; coppice takes generate"},
       {"", "names no command; coppice takes generate"},
       {"bench", "names no command; bench takes attention"},
@@ -276,6 +439,8 @@ TEST_F(Cli, WhatCannotWorkExitsWith1AndOneLine) {
       {"generate -m " COPPICE_TEST_DATA "/models/llama --batch " + file("e.jsonl", "\n"),
        "holds no request"},
       {"generate -m " COPPICE_TEST_DATA "/models/llama -p x --kv-type int8", "bf16 and f32"},
+      {"generate -m " COPPICE_TEST_DATA "/models/llama -p x --memory 1M",
+       "--memory 1048576 cannot"},
       {"generate -m " COPPICE_TEST_DATA "/models/llama -p x --chat", "--chat"},
       {"generate -m " COPPICE_TEST_DATA "/models/llama -p x --device cuda", "cpu"},
       {"generate -m " COPPICE_TEST_DATA "/models/llama -p x --gate g", "--gate"},
@@ -293,8 +458,23 @@ TEST_F(Cli, HelpAndVersionExitWith0) {
   EXPECT_EQ(coppice("--version").out.find("coppice "), 0u);
   const Outcome help = coppice("generate --help");
   EXPECT_EQ(help.code, 0);
-  for (const char* flag : {"--kv-budget", "--attention", "--batch", "--min-p", "default 256"}) {
+  for (const char* flag :
+       {"--kv-budget", "--attention", "--batch", "--min-p", "default 256", "0 or -1: all",
+        "0: what the model allows", "mapped files do not count", "times are milliseconds"}) {
     EXPECT_NE(help.out.find(flag), std::string::npos) << flag;
+  }
+  size_t later = 0;   // --chat, --system, --kv-type, --gate, --kv-tier, --device
+  std::string words;  // however the lines were broken
+  std::istringstream text(help.out);
+  for (std::string word; text >> word;) words += word + ' ';
+  for (size_t at = 0; (at = words.find("not in this build yet", at)) != std::string::npos; ++at) {
+    ++later;
+  }
+  EXPECT_EQ(later, 6u) << help.out;
+  const Outcome bench = coppice("bench attention --help");
+  for (const char* named : {"(default 4096)", "(default 32)", "(default bf16)", "(default auto)",
+                            "worker threads; 0: physical cores (default 0)"}) {
+    EXPECT_NE(bench.out.find(named), std::string::npos) << named;
   }
 }
 

@@ -17,5 +17,35 @@ TEST(Arguments, ValuesStayAsTheyAre) {
             (Words{"-p", "a_b", "--stop=x_y", "--Not a_flag", "--", "--a_b"}));
 }
 
+TEST(Arguments, TheNearestNameIsFoundAndNoFarOne) {
+  const Words names{"--prompt", "--prompt-file", "--version", "--n"};
+  EXPECT_EQ(nearest("--promt", names), "--prompt");
+  EXPECT_EQ(nearest("--verison", names), "--version");
+  EXPECT_EQ(nearest("--prompt-fil", names), "--prompt-file");
+  EXPECT_EQ(nearest("--frobnicate", names), std::nullopt);
+  EXPECT_EQ(nearest("-x", names), std::nullopt);
+}
+
+TEST(Arguments, WholeNumbersKeepToTheirBounds) {
+  const auto parse = [](const std::string& text) -> std::string {
+    CLI::App app;
+    std::optional<uint64_t> value;
+    add_whole(app, "-s,--seed", value, Bounds<uint64_t>{1, ~uint64_t{0}}, "");
+    try {
+      app.parse(std::vector<std::string>{text, "-s"});
+    } catch (const CLI::ParseError& error) {
+      return error.what();
+    }
+    return std::to_string(value.value());
+  };
+  EXPECT_EQ(parse("18446744073709551615"), "18446744073709551615");
+  const std::string takes = "; it takes 1 to 18446744073709551615";
+  EXPECT_EQ(parse("18446744073709551616"), "--seed is 18446744073709551616" + takes);
+  EXPECT_EQ(parse("0"), "--seed is 0" + takes);
+  EXPECT_EQ(parse("-1"), "--seed is -1" + takes);
+  EXPECT_EQ(parse("1x"), "--seed is \"1x\"" + takes);
+  EXPECT_EQ(parse(""), "--seed is \"\"" + takes);
+}
+
 }  // namespace
 }  // namespace coppice::tools

@@ -1,8 +1,10 @@
 #include "batch_file.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <set>
 
 #include "text/json.h"
 
@@ -12,8 +14,8 @@ namespace {
 using nlohmann::json;
 
 Error wrong(const std::string& field, const std::string& takes, const json& got) {
-  return {ErrorCode::kInvalidArgument,
-          field + " takes " + takes + "; it is " + std::string(got.type_name())};
+  return {ErrorCode::kInvalidArgument, field + " takes " + takes + "; it is " +
+                                           (got.is_number() ? got.dump() : got.type_name())};
 }
 
 // Reads the fields of one line; the first error stays.
@@ -104,9 +106,9 @@ class Fields {
   }
   const std::optional<Error>& error() const { return error_; }
 
-  void collect_unknown(std::set<std::string>& out) const {
+  void collect_unknown(int64_t number, std::map<std::string, int64_t>& out) const {
     for (const auto& [name, value] : line_.items()) {
-      if (!known_.contains(name)) out.insert(name);
+      if (!known_.contains(name)) out.emplace(name, number);
     }
   }
 
@@ -121,8 +123,9 @@ class Fields {
     const int64_t whole = huge ? std::numeric_limits<int64_t>::max() : value.get<int64_t>();
     if (whole < std::numeric_limits<int32_t>::min() ||
         whole > std::numeric_limits<int32_t>::max()) {
-      refuse(
-          {ErrorCode::kInvalidArgument, name + " is " + value.dump() + ", which is out of range"});
+      refuse({ErrorCode::kInvalidArgument,
+              name + " is " + value.dump() +
+                  "; it takes whole numbers from -2147483648 to 2147483647"});
       return std::nullopt;
     }
     return static_cast<int32_t>(whole);
@@ -185,8 +188,10 @@ void read_prompt(Fields& fields, Request& request) {
   }
 }
 
-Expected<Request> read_request(const json& line, const Request& defaults,
-                               std::set<std::string>& unknown) {
+using Unknown = std::map<std::string, int64_t>;
+
+Expected<Request> read_request(const json& line, int64_t number, const Request& defaults,
+                               Unknown& unknown) {
   Request request = defaults;
   Fields fields(line);
   fields.find("id");
@@ -194,14 +199,21 @@ Expected<Request> read_request(const json& line, const Request& defaults,
   read_sampling(fields, request.sampling);
   fields.text("cache_salt", request.cache_salt);
   refuse_later(fields);
-  fields.collect_unknown(unknown);
+  fields.collect_unknown(number, unknown);
   if (fields.error()) return fail(*fields.error());
   TRY_STATUS(validate(request.sampling));
   return request;
 }
 
+// Whole numbers beyond 64 bits are read as fractions, and would be printed as other numbers.
+bool prints_as_read(const json& id) {
+  constexpr double kWhole = 9223372036854775808.0;  // 2^63
+  if (id.is_number_float()) return std::abs(id.get<double>()) < kWhole;
+  return !id.is_structured() || std::all_of(id.begin(), id.end(), prints_as_read);
+}
+
 BatchItem read_line(std::string_view text, int64_t number, const Request& defaults,
-                    std::set<std::string>& unknown) {
+                    Unknown& unknown) {
   BatchItem item{number, nullptr, Request{}};
   const auto refuse = [&](const Error& error) {
     item.request = fail(error.code, "line " + std::to_string(number) + ": " + error.message);
@@ -217,8 +229,15 @@ BatchItem read_line(std::string_view text, int64_t number, const Request& defaul
         {ErrorCode::kInvalidArgument, std::string("takes an object; it is ") + line.type_name()});
     return item;
   }
-  if (const auto id = line.find("id"); id != line.end()) item.id = *id;
-  item.request = read_request(line, defaults, unknown);
+  if (const auto id = line.find("id"); id != line.end()) {
+    if (!prints_as_read(*id)) {
+      refuse(
+          {ErrorCode::kInvalidArgument, "id holds a number beyond 64 bits; write it as a string"});
+      return item;
+    }
+    item.id = *id;
+  }
+  item.request = read_request(line, number, defaults, unknown);
   if (!item.request) refuse(Error(item.request.error()));
   return item;
 }

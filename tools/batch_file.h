@@ -6,7 +6,7 @@
 // {"id"?, "prompt": string | [ids], sampling fields...}; null means "as if absent".
 #pragma once
 
-#include <set>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,7 +25,7 @@ struct BatchItem {
 
 struct BatchFile {
   std::vector<BatchItem> items;
-  std::set<std::string> unknown_fields;  // present in some line and ignored
+  std::map<std::string, int64_t> unknown_fields;  // ignored; the first line that has each
 };
 
 // defaults: sampling and salt of lines that do not say. Blank lines are skipped.

@@ -74,11 +74,15 @@ TEST(BatchFile, ABadLineNamesLineAndFieldAndTheOthersStand) {
       {"[1]", "takes an object; it is array"},
       {"{}", "prompt is missing"},
       {R"({"prompt": null})", "prompt is missing"},
-      {R"({"prompt": 5})", "prompt takes a string or an array of token ids; it is number"},
+      {R"({"prompt": 5})", "prompt takes a string or an array of token ids; it is 5"},
       {R"({"prompt": [1, "x"]})", "prompt[1] takes a whole number; it is string"},
-      {R"({"prompt": [1.5]})", "prompt[0] takes a whole number"},
-      {R"({"prompt": [4294967296]})", "prompt[0] is 4294967296, which is out of range"},
-      {R"({"prompt": [18446744073709551615]})", "out of range"},
+      {R"({"prompt": [1.5]})", "prompt[0] takes a whole number; it is 1.5"},
+      {R"({"prompt": [4294967296]})", "prompt[0] is 4294967296; it takes whole numbers from"},
+      {R"({"prompt": [18446744073709551615]})", "prompt[0] is 18446744073709551615; it takes"},
+      {R"({"prompt": "a", "max_tokens": 2.0})", "max_tokens takes a whole number; it is 2.0"},
+      {"{\"prompt\": \"a\xff\"}", "is not UTF-8 at byte 14"},
+      {R"({"prompt": "a", "id": 123456789012345678901234})", "id holds a number beyond 64 bits"},
+      {R"({"prompt": "a", "id": [{"n": -1e20}]})", "id holds a number beyond 64 bits"},
       {R"({"prompt": "a", "top_p": "high"})", "top_p takes a number; it is string"},
       {R"({"prompt": "a", "top_p": 7})", "top_p is 7"},
       {R"({"prompt": "a", "max_tokens": 1.5})", "max_tokens takes a whole number"},
@@ -121,9 +125,24 @@ TEST(BatchFile, NeutralValuesOfWhatIsNotThereYetPass) {
 }
 
 TEST(BatchFile, UnknownFieldsAreIgnoredAndNamed) {
-  const BatchFile file = parse_batch(R"({"prompt": "a", "answer": 5, "temprature": 1})", {});
+  const BatchFile file = parse_batch(
+      "{\"prompt\": \"a\", \"temprature\": 1}\n\n"
+      "{\"prompt\": \"a\", \"answer\": 5, \"temprature\": 1}",
+      {});
   EXPECT_TRUE(file.items[0].request);
-  EXPECT_EQ(file.unknown_fields, (std::set<std::string>{"answer", "temprature"}));
+  EXPECT_EQ(file.unknown_fields,
+            (std::map<std::string, int64_t>{{"answer", 3}, {"temprature", 1}}));
+}
+
+TEST(BatchFile, IdsComeBackAsTheyWere) {
+  const BatchFile file =
+      parse_batch(R"({"prompt": "a", "id": 18446744073709551615})"
+                  "\n"
+                  R"({"prompt": "a", "id": [-9223372036854775808, 0.5, "1e99"]})",
+                  {});
+  ASSERT_TRUE(file.items[0].request && file.items[1].request);
+  EXPECT_EQ(file.items[0].id.dump(), "18446744073709551615");
+  EXPECT_EQ(file.items[1].id.dump(), R"([-9223372036854775808,0.5,"1e99"])");
 }
 
 }  // namespace

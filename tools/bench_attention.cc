@@ -12,9 +12,11 @@
 
 #include <nlohmann/json.hpp>
 
+#include "arguments.h"
 #include "attention_case.h"
 #include "ceilings.h"
 #include "exit_code.h"
+#include "model_flags.h"
 #include "ops/cpu/isa.h"
 
 namespace coppice::tools {
@@ -24,7 +26,8 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int kMinRounds = 9, kMaxRounds = 200;
 constexpr double kSecondsPerCase = 8.0;
-constexpr int32_t kMaxThreads = 1024;
+constexpr int32_t kMostNodes = 32768, kMostTokens = 1 << 24;
+constexpr int32_t kMostHeads = 1024, kMostHeadDim = 256;
 
 struct Flags {
   int32_t heads = 32, kv_heads = 32, head_dim = 128;
@@ -32,7 +35,7 @@ struct Flags {
   std::string tree, kv_type = "bf16", isa = "auto";
   int32_t threads = 0;
   bool json = false;
-  bool batch_given = false, shared_given = false, own_given = false;
+  bool batch_given = false, shared_given = false, own_given = false, tree_given = false;
 };
 
 // --- flags to a shape
@@ -78,24 +81,18 @@ Expected<AttentionShape> shape_of(const Flags& flags) {
   shape.heads = flags.heads;
   shape.kv_heads = flags.kv_heads;
   shape.head_dim = flags.head_dim;
-  if (flags.kv_heads < 1 || flags.heads < 1 || flags.heads % flags.kv_heads != 0) {
-    return fail(bad_flag("--heads", "a multiple of --kv-heads, both from 1 up"));
-  }
-  if (flags.heads > 1024 || flags.head_dim < 1 || flags.head_dim > 1024) {
-    return fail(bad_flag(flags.heads > 1024 ? "--heads" : "--head-dim", "1 to 1024"));
+  if (flags.heads % flags.kv_heads != 0) {
+    return fail(bad_flag("--heads", "a multiple of --kv-heads"));
   }
   if (flags.kv_type != "bf16" && flags.kv_type != "f32") {
     return fail(bad_flag("--kv-type", "bf16 or f32"));
   }
   shape.kv_type = *dtype_from_name(flags.kv_type);
-  if (flags.threads < 0 || flags.threads > kMaxThreads) {
-    return fail(bad_flag("--threads", "1 to 1024, or 0 for one per core"));
-  }
-  if (!flags.tree.empty()) {
+  if (flags.tree_given) {
     TRY_STATUS(read_tree(flags, shape));
   } else {
-    if (flags.batch < 1 || flags.shared < 0 || flags.own < 0 || flags.shared + flags.own < 1) {
-      return fail(bad_flag("--batch", "1 or more, --shared and --private 0 or more, not both 0"));
+    if (flags.shared + flags.own < 1) {
+      return fail(bad_flag("--shared", "1 or more where --private is 0"));
     }
     if (flags.shared > 0) {
       shape.nodes.push_back(1);
@@ -106,9 +103,11 @@ Expected<AttentionShape> shape_of(const Flags& flags) {
   }
   int64_t nodes = 0;
   for (const int32_t n : shape.nodes) nodes += n;
-  if (nodes > 32768 || shape.unique_tokens() > (int64_t{1} << 24)) {
-    return fail(bad_flag(flags.tree.empty() ? "--batch" : "--tree",
-                         "at most 32768 nodes and 16777216 tokens in all"));
+  if (nodes > kMostNodes || shape.unique_tokens() > kMostTokens) {
+    return fail(
+        bad_flag(flags.tree_given ? "--tree" : "--batch times --private, and --shared once,",
+                 "at most 32768 nodes and 16777216 tokens in all; these are " +
+                     std::to_string(nodes) + " and " + std::to_string(shape.unique_tokens())));
   }
   return shape;
 }
@@ -171,7 +170,7 @@ Floors floors_of(const std::vector<PlanCost>& segments, const Ceilings& ceilings
 nlohmann::ordered_json parameters(const Flags& flags, int threads, std::string_view isa) {
   nlohmann::ordered_json json{
       {"heads", flags.heads}, {"kv_heads", flags.kv_heads}, {"head_dim", flags.head_dim}};
-  const bool tree = !flags.tree.empty();
+  const bool tree = flags.tree_given;
   json["batch"] = tree ? nlohmann::ordered_json() : nlohmann::ordered_json(flags.batch);
   json["shared"] = tree ? nlohmann::ordered_json() : nlohmann::ordered_json(flags.shared);
   json["private"] = tree ? nlohmann::ordered_json() : nlohmann::ordered_json(flags.own);
@@ -202,12 +201,13 @@ void print_text(const nlohmann::ordered_json& json) {
 
 Status measure(const Flags& flags) {
   TRY(const AttentionShape shape, shape_of(flags));
-  TRY(const ops::cpu::Isa isa, ops::cpu::choose_isa(flags.isa));
+  const auto isa = ops::cpu::choose_isa(flags.isa);
+  if (!isa) return fail(isa.error().code, "--" + isa.error().message);
   const int threads = flags.threads == 0 ? ops::cpu::physical_cores() : flags.threads;
   Ceilings ceilings;
   {
     ops::cpu::ThreadPool pool(threads);
-    TRY(ceilings, measure_ceilings(pool, ops::cpu::attention_kernel(isa), shape.kv_type));
+    TRY(ceilings, measure_ceilings(pool, ops::cpu::attention_kernel(*isa), shape.kv_type));
   }
   TRY(const auto bench, AttentionCase::create(shape, {.threads = threads, .isa = flags.isa}));
   const double error = bench->relative_error();
@@ -223,7 +223,7 @@ Status measure(const Flags& flags) {
   if (!bench->has_unshared()) ways.insert(ways.end() - 1, {"per_sequence_unshared", {}});
 
   const Floors floors = floors_of(bench->segment_costs(), ceilings);
-  nlohmann::ordered_json json = parameters(flags, threads, ops::cpu::isa_name(isa));
+  nlohmann::ordered_json json = parameters(flags, threads, ops::cpu::isa_name(*isa));
   add_times(json, ways);
   json["floor_us"] = floors.floor_us;
   json["ideal_floor_us"] = floors.ideal_us;
@@ -256,22 +256,31 @@ void add_bench_attention(CLI::App& bench, std::function<int()>* run) {
   auto flags = std::make_shared<Flags>();
   CLI::App* app = bench.add_subcommand(
       "attention", "Attention over a tree of sequences: two-phase against per-sequence");
-  app->add_option("--heads", flags->heads, "query heads, a multiple of --kv-heads");
-  app->add_option("--kv-heads", flags->kv_heads, "key-value heads");
-  app->add_option("--head-dim", flags->head_dim, "1 to 256");
-  auto* batch = app->add_option("--batch", flags->batch, "sequences");
-  auto* shared = app->add_option("--shared", flags->shared, "tokens that all sequences share");
-  auto* own = app->add_option("--private", flags->own, "further tokens of each sequence");
-  app->add_option("--tree", flags->tree,
-                  "instead: total nodes per level / tokens per node, as 1,4,64/1024,256,256");
-  app->add_option("--kv-type", flags->kv_type, "bf16 or f32");
-  app->add_option("--threads", flags->threads, "0: one per core");
-  app->add_option("--isa", flags->isa, "auto, avx512bf16, avx512 or avx2");
+  const auto whole = [&](const std::string& name, int32_t& value, Bounds<int32_t> bounds,
+                         const std::string& help) {
+    return add_whole(*app, name, value, bounds, help + " (default " + std::to_string(value) + ")");
+  };
+  whole("--heads", flags->heads, {1, kMostHeads}, "query heads, a multiple of --kv-heads");
+  whole("--kv-heads", flags->kv_heads, {1, kMostHeads}, "key-value heads");
+  whole("--head-dim", flags->head_dim, {1, kMostHeadDim}, "1 to 256");
+  auto* batch = whole("--batch", flags->batch, {1, kMostNodes}, "sequences");
+  auto* shared =
+      whole("--shared", flags->shared, {0, kMostTokens}, "tokens that all sequences share");
+  auto* own = whole("--private", flags->own, {0, kMostTokens}, "further tokens of each sequence");
+  auto* tree =
+      app->add_option("--tree", flags->tree,
+                      "instead: total nodes per level / tokens per node, as 1,4,64/1024,256,256")
+          ->type_name("NODES/TOKENS");
+  app->add_option("--kv-type", flags->kv_type, "bf16 or f32 (default bf16)")->type_name("TYPE");
+  add_whole(*app, "-t,--threads", flags->threads, Bounds<int32_t>{0, kMostThreads}, kThreadsHelp);
+  app->add_option("--isa", flags->isa, "auto, avx512bf16, avx512 or avx2 (default auto)")
+      ->type_name("ISA");
   app->add_flag("--json", flags->json, "one JSON object on one line");
   app->callback([=] {
     flags->batch_given = batch->count() > 0;
     flags->shared_given = shared->count() > 0;
     flags->own_given = own->count() > 0;
+    flags->tree_given = tree->count() > 0;
     *run = [flags] {
       const Status done = measure(*flags);
       return done ? kExitOk : report(done.error());

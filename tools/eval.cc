@@ -10,6 +10,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "arguments.h"
 #include "base/file.h"
 #include "coppice/engine.h"
 #include "eval/storefront_cases.h"
@@ -132,7 +133,9 @@ Status write_batch(const EvalFlags& flags) {
           "\n";
     }
   }
-  return write_file(flags.write_batch, lines);
+  if (flags.write_batch != "-") return write_file(flags.write_batch, lines);
+  std::fwrite(lines.data(), 1, lines.size(), stdout);  // judged at the end of every command
+  return {};
 }
 
 Status evaluate(const EvalFlags& flags) {
@@ -167,18 +170,18 @@ void add_eval(CLI::App& app, std::function<int()>* run) {
       ->delimiter(',')
       ->check(CLI::Range(1, storefront::kMaxFacts))
       ->group(group);
-  command->add_option("--samples", flags->samples, "questions in all (default 500)")
-      ->type_name("N")
-      ->check(CLI::Range(1, 1 << 20))
+  add_whole(*command, "--samples", flags->samples, Bounds<int>{1, 1 << 20},
+            "questions in all (default 500)")
       ->group(group);
-  command->add_option("--per-shop", flags->per_shop, "most questions to one shop (default 32)")
-      ->type_name("N")
-      ->check(CLI::Range(1, storefront::kMaxFacts))
+  add_whole(*command, "--per-shop", flags->per_shop, Bounds<int>{1, storefront::kMaxFacts},
+            "most questions to one shop (default 32)")
       ->group(group);
   command
       ->add_option("--write-batch", flags->write_batch,
-                   "write the questions for `generate --batch` instead of asking them")
+                   "write the questions for `generate --batch` instead of asking them; "
+                   "- is standard output")
       ->type_name("FILE")
+      ->check(not_empty())
       ->group(group);
   add_model_flags(*command, flags->model);
   command->callback([flags, run] {

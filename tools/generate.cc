@@ -2,14 +2,17 @@
 
 #include <chrono>
 #include <cstdio>
+#include <limits>
 #include <map>
 #include <memory>
 #include <utility>
 
+#include "arguments.h"
 #include "base/log.h"
 #include "batch_file.h"
 #include "coppice/engine.h"
 #include "exit_code.h"
+#include "interrupt.h"
 #include "model_flags.h"
 #include "open_engine.h"
 #include "output_order.h"
@@ -21,6 +24,9 @@ namespace coppice::tools {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+using GiveUp = std::function<bool()>;
+
+constexpr int32_t kMostTokens = 1 << 24;
 
 struct GenerateFlags {
   ModelFlags model;
@@ -35,14 +41,18 @@ void add_input_flags(CLI::App& app, GenerateFlags& f) {
   app.add_option("-f,--prompt-file,--file", f.prompt_file,
                  "file with the prompt; - is standard input")
       ->type_name("FILE")
+      ->check(not_empty())
       ->group(group);
   app.add_option("--batch", f.batch,
                  "JSON lines {\"id\"?, \"prompt\": text or [token ids], sampling fields}; "
-                 "- is standard input; prints one JSON line each, in order, then a summary")
+                 "- is standard input; prints one JSON line each, in order, then a summary; "
+                 "interrupted, what was finished, the rest as \"cancelled\"")
       ->type_name("FILE")
+      ->check(not_empty())
       ->group(group);
-  app.add_flag("--chat", f.chat, "apply the model's chat template")->group(group);
-  app.add_option("--system", f.system, "system message, with --chat")
+  app.add_flag("--chat", f.chat, "apply the model's chat template (not in this build yet)")
+      ->group(group);
+  app.add_option("--system", f.system, "system message, with --chat (not in this build yet)")
       ->type_name("TEXT")
       ->group(group);
 }
@@ -50,16 +60,23 @@ void add_input_flags(CLI::App& app, GenerateFlags& f) {
 void add_sampling_flags(CLI::App& app, Request& request) {
   Sampling& s = request.sampling;
   const std::string group = "Sampling (fields of a batch line win)";
-  const auto number = [&](const std::string& names, auto& value, const std::string& help) {
-    app.add_option(names, value, help)->type_name("N")->group(group);
+  const auto whole = [&](const std::string& names, int32_t& value, Bounds<int32_t> bounds,
+                         const std::string& help) {
+    add_whole(app, names, value, bounds, help)->group(group);
   };
-  number("-n,--max-tokens,--n-predict", s.max_tokens, "most tokens generated (default 256)");
-  number("--min-tokens", s.min_tokens, "no stop counts before so many tokens (default 0)");
-  number("--temperature,--temp", s.temperature, "0 takes the likeliest token (default 0)");
-  number("--top-k", s.top_k, "draw from the k likeliest; 0: all (default 0)");
-  number("--top-p", s.top_p, "draw from the likeliest that hold this mass (default 1)");
-  number("--min-p", s.min_p, "least probability relative to the likeliest (default 0)");
-  number("--n", s.n, "choices grown from one prompt (default 1)");
+  const auto real = [&](const std::string& names, double& value, const std::string& help) {
+    app.add_option(names, value, help)->type_name("X")->group(group);
+  };
+  whole("-n,--max-tokens,--n-predict", s.max_tokens, {1, kMostTokens},
+        "most tokens generated (default 256)");
+  whole("--min-tokens", s.min_tokens, {0, kMostTokens},
+        "no stop counts before so many tokens (default 0)");
+  real("--temperature,--temp", s.temperature, "0 takes the likeliest token (default 0)");
+  whole("--top-k", s.top_k, {-1, kMostTokens},
+        "draw from the k likeliest; 0 or -1: all (default 0)");
+  real("--top-p", s.top_p, "draw from the likeliest that hold this mass (default 1)");
+  real("--min-p", s.min_p, "least probability relative to the likeliest (default 0)");
+  whole("--n", s.n, {1, 128}, "choices grown from one prompt (default 1)");
   app.add_option("--stop", s.stop, "text that ends the answer; may be repeated")
       ->type_name("TEXT")
       ->allow_extra_args(false)
@@ -73,9 +90,10 @@ void add_sampling_flags(CLI::App& app, Request& request) {
                "keep the stop text in the answer")
       ->group(group);
   app.add_flag("--ignore-eos", s.ignore_eos, "the model's end tokens do not stop")->group(group);
-  app.add_flag("--logprobs", s.logprobs, "log probabilities of the chosen tokens (JSON)")
+  app.add_flag("--logprobs", s.logprobs, "log probabilities of the chosen tokens, with --json")
       ->group(group);
-  number("--top-logprobs", s.top_logprobs, "and of so many alternatives, 0 to 20 (default 0)");
+  whole("--top-logprobs", s.top_logprobs, {0, 20},
+        "and of so many alternatives, 0 to 20 (default 0)");
   app.add_option("--cache-salt", request.cache_salt, "share prefixes only within this salt")
       ->type_name("TEXT")
       ->group(group);
@@ -97,6 +115,11 @@ Expected<std::string> slurp(const std::string& path) {
   return text;
 }
 
+// How a run went, beyond what it printed.
+struct Outcome {
+  int64_t answers = 0, errors = 0, cancelled = 0;
+};
+
 // Prints text as it becomes certain.
 class TextPrinter : public Observer {
  public:
@@ -106,18 +129,22 @@ class TextPrinter : public Observer {
   }
   void on_finish(const Result& result, std::string_view rest) override {
     print(rest);
-    print("\n");
+    if (!result.error || printed_) print("\n");
     error_ = result.error;
+    cancelled_ = result.finish_reason == FinishReason::kCancelled;
   }
   const std::optional<Error>& error() const { return error_; }
+  bool cancelled() const { return cancelled_; }
 
  private:
-  static void print(std::string_view text) {
+  void print(std::string_view text) {
     if (text.empty()) return;
+    printed_ = true;
     std::fwrite(text.data(), 1, text.size(), stdout);
     std::fflush(stdout);
   }
   std::optional<Error> error_;
+  bool printed_ = false, cancelled_ = false;
 };
 
 // Collects one request's choices for the ordered output.
@@ -140,17 +167,27 @@ Result error_result(const Error& error) {
   return result;
 }
 
-Status generate_text(Engine& engine, const Request& request) {
+bool output_failed() { return std::ferror(stdout) != 0; }
+
+// Once a line was lost, those behind it would only hide that.
+void print_line(const nlohmann::ordered_json& line) {
+  if (output_failed()) return;
+  std::puts(one_line(line).c_str());
+  std::fflush(stdout);
+}
+
+Expected<Outcome> generate_text(Engine& engine, const Request& request, const GiveUp& give_up) {
   const auto printer = std::make_shared<TextPrinter>();
   TRY(const RequestId id, engine.submit(request, printer));
   static_cast<void>(id);
-  engine.run();
+  engine.run(give_up);
   if (printer->error()) return fail(*printer->error());
-  return {};
+  return Outcome{1, 0, printer->cancelled() ? 1 : 0};
 }
 
-// Runs every good item; bad ones become error lines in their places. Returns how many failed.
-int64_t generate_lines(Engine& engine, std::vector<BatchItem> items, bool summary) {
+// Runs every good item; bad ones become error lines in their places.
+Outcome generate_lines(Engine& engine, std::vector<BatchItem> items, bool summary,
+                       const GiveUp& give_up) {
   const Clock::time_point start = Clock::now();
   ProgressLine progress("generating");
   Totals totals;
@@ -164,8 +201,7 @@ int64_t generate_lines(Engine& engine, std::vector<BatchItem> items, bool summar
   OutputOrder order(slots, [&](int64_t slot, const Result& result) {
     while (item + 1 < item_of.size() && item_of[item + 1].first <= slot) ++item;
     progress.clear();
-    std::puts(one_line(result_json(items[item].id, slot, result)).c_str());
-    std::fflush(stdout);
+    print_line(result_json(items[item].id, slot, result));
     totals.add(result);
     ++printed;
     progress.show(printed, slots, std::to_string(printed) + " of " + std::to_string(slots));
@@ -190,12 +226,12 @@ int64_t generate_lines(Engine& engine, std::vector<BatchItem> items, bool summar
     }
     order.put(slot, error_result(*error));
   }
-  engine.run();
+  engine.run(give_up);
   totals.requests = static_cast<int64_t>(items.size());
   totals.wall_ms = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
   totals.kv = engine.stats().peak;
-  if (summary) std::puts(one_line(summary_json(totals)).c_str());
-  return totals.errors;
+  if (summary) print_line(summary_json(totals));
+  return {slots, totals.errors, totals.cancelled};
 }
 
 // What was asked for, read and judged before any model is loaded.
@@ -204,14 +240,15 @@ struct Input {
   bool batch = false;
 };
 
-void warn_unknown(const std::string& path, const std::set<std::string>& fields) {
+void warn_unknown(const std::string& path, const std::map<std::string, int64_t>& fields) {
   constexpr size_t kMostNamed = 20;
   size_t named = 0;
-  for (const std::string& name : fields) {
+  for (const auto& [name, line] : fields) {
     if (++named > kMostNamed) {
       return log::warn(path + ": so are " + std::to_string(fields.size() - kMostNamed) + " more");
     }
-    log::warn(path + ": field " + text::in_quotes(name) + " is unknown and ignored");
+    log::warn(path + ": field " + text::in_quotes(name) +
+              " is unknown and ignored (first in line " + std::to_string(line) + ")");
   }
 }
 
@@ -244,6 +281,9 @@ Expected<Input> read_input(const GenerateFlags& flags) {
 
 // validate() names a JSON field; the flag is spelled like it.
 Status check_sampling_flags(const Sampling& sampling) {
+  if (sampling.top_logprobs > 0 && !sampling.logprobs) {
+    return fail(ErrorCode::kInvalidArgument, "--top-logprobs needs --logprobs");
+  }
   const Status status = validate(sampling);
   if (status) return {};
   std::string message = status.error().message;
@@ -254,7 +294,18 @@ Status check_sampling_flags(const Sampling& sampling) {
   return fail(status.error().code, "--" + message);
 }
 
-Expected<int64_t> generate(const GenerateFlags& flags) {
+// Known only with the model.
+Status check_stop_tokens(const std::vector<TokenId>& ids, int64_t vocab) {
+  for (const TokenId id : ids) {
+    if (id >= 0 && id < vocab) continue;
+    return fail(ErrorCode::kInvalidArgument, "--stop-token-ids holds " + std::to_string(id) +
+                                                 "; this model's vocabulary has 0 to " +
+                                                 std::to_string(vocab - 1));
+  }
+  return {};
+}
+
+Expected<Outcome> generate(const GenerateFlags& flags) {
   TRY_STATUS(check_sampling_flags(flags.defaults.sampling));
   TRY(EngineOptions options, options_of(flags.model));
   TRY(Input input, read_input(flags));
@@ -267,20 +318,30 @@ Expected<int64_t> generate(const GenerateFlags& flags) {
                                           " answers; one run takes 16777216");
   }
   options.max_queued = std::max(options.max_queued, static_cast<int32_t>(choices));
+  const bool text = !input.batch && !flags.model.json && choices == 1;
+  if (text && flags.defaults.sampling.logprobs) log::warn("--logprobs shows only with --json");
   TRY(const std::unique_ptr<Engine> engine, open_engine(options));
-  if (!input.batch && !flags.model.json && choices == 1) {
-    TRY_STATUS(generate_text(*engine, *input.items.front().request));
-    return 0;
-  }
-  return generate_lines(*engine, std::move(input.items), input.batch);
+  TRY_STATUS(check_stop_tokens(flags.defaults.sampling.stop_token_ids, engine->info().vocab_size));
+  const Interrupt interrupt;  // from here on there is something to lose
+  const GiveUp give_up = [&] { return interrupt.came() || output_failed(); };
+  if (text) return generate_text(*engine, *input.items.front().request, give_up);
+  return generate_lines(*engine, std::move(input.items), input.batch, give_up);
 }
 
 int run_generate(const GenerateFlags& flags) {
-  const Expected<int64_t> failed = generate(flags);
-  if (!failed) return report(failed.error());
-  if (*failed == 0) return kExitOk;
-  std::fprintf(stderr, "coppice generate: %lld answers are errors; see their lines\n",
-               static_cast<long long>(*failed));
+  const Expected<Outcome> done = generate(flags);
+  if (!done) return report(done.error());
+  if (output_failed()) return kExitFailure;  // said at the end of every command
+  const auto count = [](int64_t n) { return static_cast<long long>(n); };
+  if (done->cancelled > 0) {
+    std::fprintf(stderr, "coppice generate: interrupted; %lld of %lld answers cancelled\n",
+                 count(done->cancelled), count(done->answers));
+    return kExitFailure;
+  }
+  if (done->errors == 0) return kExitOk;
+  std::fprintf(stderr,
+               "coppice generate: %lld of %lld answers failed; see \"error\" in their lines\n",
+               count(done->errors), count(done->answers));
   return kExitFailure;
 }
 

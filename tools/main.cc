@@ -1,5 +1,7 @@
 // `coppice`: one file per command; this one finds the command and turns flag errors into exit
 // codes.
+#include <algorithm>
+#include <cctype>
 #include <cstdio>
 #include <exception>
 #include <functional>
@@ -22,11 +24,23 @@ const CLI::App& deepest(const CLI::App& app) {
   return named.empty() ? app : deepest(*named.front());
 }
 
-// The help text of the flag that the parser complains about, or nothing.
+bool is_flag(const std::string& word) { return word.size() > 1 && word[0] == '-' && word != "--"; }
+
+// Whether the text names this flag, and not one that begins like it.
+bool mentions(const std::string& text, const std::string& flag) {
+  for (size_t at = text.find(flag); at != std::string::npos; at = text.find(flag, at + 1)) {
+    const char next = at + flag.size() < text.size() ? text[at + flag.size()] : ' ';
+    if (next != '-' && std::isalnum(static_cast<unsigned char>(next)) == 0) return true;
+  }
+  return false;
+}
+
+// The help text of the flag that the parser complains about; nothing where that says it already.
 std::string accepted(const CLI::App& command, const std::string& complaint) {
+  if (complaint.find("it takes") != std::string::npos) return {};
   for (const CLI::Option* option : command.get_options()) {
     const std::string name = option->get_name(false, true);
-    if (name.empty() || complaint.find(option->get_name()) == std::string::npos) continue;
+    if (name.empty() || !mentions(complaint, option->get_name())) continue;
     return "; " + name + " " + option->get_type_name() + ": " + option->get_description();
   }
   return {};
@@ -40,31 +54,54 @@ std::string path_of(const CLI::App& command) {
   return path += command.get_name();
 }
 
+std::vector<const CLI::App*> commands_of(const CLI::App& app) {
+  return app.get_subcommands([](const CLI::App*) { return true; });
+}
+
 // What to say when a command was expected: first, the word in its place, or nothing.
 std::string no_command(const CLI::App& app, const std::string& word) {
   std::string names;
-  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+  for (const CLI::App* command : commands_of(app)) {
     names += names.empty() ? "" : ", ";
     names += command->get_name();
   }
-  const bool given = !word.empty() && word[0] != '-';
-  return (given ? '"' + word + "\" is not a command" : "the line names no command") + "; " +
+  return (word.empty() ? "the line names no command" : '"' + word + "\" is not a command") + "; " +
          app.get_name() + " takes " + names;
 }
 
-int usage_error(const CLI::App& app, const CLI::ParseError& error,
-                const std::vector<std::string>& arguments) {
-  const CLI::App& command = deepest(app);
+std::string unknown_flag(const CLI::App& command, std::string word) {
+  word = word.substr(0, word.find('='));
+  std::vector<std::string> names;
+  for (const CLI::Option* option : command.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  }
+  const auto meant = nearest(word, names);
+  return word + " is not a flag of " + path_of(command) +
+         (meant ? "; did you mean " + *meant + "?" : "");
+}
+
+int usage_error(const CLI::App& app, const CLI::ParseError& error) {
+  const CLI::App* command = &app;  // the first that was given something it does not know
+  while (command->remaining().empty() && !command->get_subcommands().empty()) {
+    command = command->get_subcommands().front();
+  }
+  const std::vector<std::string> strays = command->remaining();
+  const auto flag = std::find_if(strays.begin(), strays.end(), is_flag);
   std::string complaint = error.what();
-  if (!command.get_subcommands([](const CLI::App*) { return true; }).empty()) {
-    const bool at_top = command.get_parent() == nullptr;
-    const size_t place = at_top ? 0 : 1;
-    complaint = no_command(command, arguments.size() > place ? arguments[place] : "");
+  const bool stray = dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr;
+  const bool no_name = !commands_of(deepest(app)).empty();
+  if ((stray || no_name) && flag != strays.end()) {
+    complaint = unknown_flag(*command, *flag);
+  } else if (no_name) {
+    complaint = no_command(*command, strays.empty() ? "" : strays.front());
+  } else if (stray && !strays.empty()) {
+    complaint = '"' + strays.front() + "\" belongs to no flag (a text with spaces needs quotes)";
   } else {
-    complaint += accepted(command, complaint);
+    command = &deepest(app);
+    complaint += accepted(*command, complaint);
   }
   std::fprintf(stderr, "coppice: %s (%s --help lists what it accepts)\n", complaint.c_str(),
-               path_of(command).c_str());
+               path_of(*command).c_str());
   return kExitUsage;
 }
 
@@ -92,7 +129,7 @@ int run(std::vector<std::string> arguments) {
     app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return app.exit(error);
-    return usage_error(app, error, arguments);
+    return usage_error(app, error);
   }
   return delivered(command());
 }

@@ -1,8 +1,10 @@
 #include "model_flags.h"
 
 #include <filesystem>
+#include <limits>
 #include <system_error>
 
+#include "arguments.h"
 #include "base/log.h"
 
 namespace coppice::tools {
@@ -10,6 +12,7 @@ namespace {
 
 constexpr const char* kBundled = "models/storefront";
 
+// Empty: not given; the parser lets no empty text pass.
 Expected<std::optional<int64_t>> size_of(const std::string& text, const char* flag) {
   if (text.empty()) return std::optional<int64_t>();
   TRY(const int64_t bytes, parse_size(text, flag));
@@ -47,29 +50,34 @@ void add_model_flags(CLI::App& app, ModelFlags& f) {
   app.add_option("-m,--model", f.model,
                  "Hugging Face directory or .gguf file (default: the bundled storefront model)")
       ->type_name("PATH")
+      ->check(not_empty())
       ->group(group);
-  app.add_option("-c,--ctx", f.ctx,
-                 "most tokens of a sequence, prompt and answer together "
-                 "(default: what the model allows)")
-      ->type_name("N")
-      ->group(group);
-  app.add_option("-t,--threads", f.threads, "worker threads (default: physical cores)")
-      ->type_name("N")
-      ->group(group);
+  const auto whole = [&](const std::string& names, auto& value, auto bounds,
+                         const std::string& help) {
+    add_whole(app, names, value, bounds, help)->group(group);
+  };
+  whole("-c,--ctx", f.ctx, Bounds<int64_t>{0, 1 << 24},
+        "most tokens of a sequence, prompt and answer together; 0: what the model allows "
+        "(default 0)");
+  whole("-t,--threads", f.threads, Bounds<int32_t>{0, kMostThreads}, kThreadsHelp);
   app.add_option("--dtype", f.dtype, "compute type of the weights: bf16 or f32 (default bf16)")
       ->type_name("TYPE")
       ->group(group);
-  app.add_option("--kv-type", f.kv_type,
-                 "type of keys and values: bf16, f32 or int8 (default bf16)")
+  app.add_option(
+         "--kv-type", f.kv_type,
+         "type of keys and values: bf16 or f32; int8 is not in this build yet (default bf16)")
       ->type_name("TYPE")
       ->group(group);
   app.add_option("--memory", f.memory,
-                 "bytes for everything but mapped weights; K, M, G are powers of 1024")
+                 "most bytes for weights as packed, activations and pages together; the model's "
+                 "mapped files do not count; K, M, G are powers of 1024")
       ->type_name("SIZE")
+      ->check(not_empty())
       ->group(group);
   app.add_option("--kv-budget", f.kv_budget,
                  "bytes for pages of keys and values (default: a quarter of available memory)")
       ->type_name("SIZE")
+      ->check(not_empty())
       ->group(group);
   app.add_option("--attention", f.attention,
                  "how the step is partitioned: two-phase or per-sequence (default two-phase); "
@@ -79,26 +87,27 @@ void add_model_flags(CLI::App& app, ModelFlags& f) {
   app.add_option("--isa", f.isa, "auto, avx512bf16, avx512 or avx2 (default auto)")
       ->type_name("ISA")
       ->group(group);
-  app.add_option("--gate", f.gate, "gate file")->type_name("FILE")->group(group);
-  app.add_option("--kv-tier", f.kv_tier, "off, mild, normal or hard (default off)")
+  app.add_option("--gate", f.gate, "gate file (not in this build yet)")
+      ->type_name("FILE")
+      ->check(not_empty())
+      ->group(group);
+  app.add_option("--kv-tier", f.kv_tier,
+                 "off; mild, normal and hard are not in this build yet (default off)")
       ->type_name("TIER")
       ->group(group);
-  app.add_option("--device", f.device, "cpu or cuda (default cpu)")
+  app.add_option("--device", f.device, "cpu; cuda is not in this build yet (default cpu)")
       ->type_name("DEVICE")
       ->group(group);
-  app.add_option("-s,--seed", f.seed, "seed of requests that bring none (default: drawn)")
-      ->type_name("N")
+  whole("-s,--seed", f.seed, Bounds<uint64_t>{0, std::numeric_limits<uint64_t>::max()},
+        "seed of requests that bring none (default: drawn)");
+  whole("--max-rows", f.max_rows, Bounds<int32_t>{2, 1 << 16},
+        "most tokens evaluated in a step (default 512)");
+  whole("--slice", f.slice, Bounds<int32_t>{1, 1 << 16},
+        "most prompt tokens of one request in a step (default 512)");
+  whole("--max-live", f.max_live, Bounds<int32_t>{1, 4096},
+        "most sequences in the cache at once (default 64)");
+  app.add_flag("--json", f.json, "JSON lines on standard output; times are milliseconds")
       ->group(group);
-  app.add_option("--max-rows", f.max_rows, "most tokens evaluated in a step (default 512)")
-      ->type_name("N")
-      ->group(group);
-  app.add_option("--slice", f.slice, "most prompt tokens of one request in a step (default 512)")
-      ->type_name("N")
-      ->group(group);
-  app.add_option("--max-live", f.max_live, "most sequences in the cache at once (default 64)")
-      ->type_name("N")
-      ->group(group);
-  app.add_flag("--json", f.json, "JSON lines on standard output")->group(group);
   app.add_option("--log-format", f.log_format, "text or json (default text)")
       ->type_name("FORMAT")
       ->group(group);

@@ -14,6 +14,9 @@
 
 namespace coppice::tools {
 
+inline constexpr int32_t kMostThreads = 1024;
+inline constexpr const char* kThreadsHelp = "worker threads; 0: physical cores (default 0)";
+
 // As typed; words are judged by options_of, so that every command refuses them alike.
 struct ModelFlags {
   std::string model;

@@ -78,6 +78,7 @@ ordered_json result_json(const nlohmann::json& id, int64_t index, const Result& 
 
 void Totals::add(const Result& result) {
   errors += result.finish_reason == FinishReason::kError ? 1 : 0;
+  cancelled += result.finish_reason == FinishReason::kCancelled ? 1 : 0;
   usage.prompt_tokens += result.usage.prompt_tokens;
   usage.completion_tokens += result.usage.completion_tokens;
   usage.cached_tokens += result.usage.cached_tokens;

@@ -20,6 +20,7 @@ nlohmann::ordered_json result_json(const nlohmann::json& id, int64_t index, cons
 struct Totals {
   int64_t requests = 0;
   int64_t errors = 0;
+  int64_t cancelled = 0;
   Usage usage;
   double wall_ms = 0.0;
   KvReceipt kv;
