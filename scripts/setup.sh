@@ -3,6 +3,11 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 groups=" $* "
+[[ $# -gt 0 ]] || { echo "usage: scripts/setup.sh GROUP...; groups are build, test and train" >&2; exit 2; }
+for group; do
+  [[ "$group" =~ ^(build|test|train)$ ]] ||
+    { echo "setup: no group \"$group\"; groups are build, test and train" >&2; exit 2; }
+done
 missing=()
 while read -r group package; do
   [[ -z "${package:-}" || "$group" == \#* || "$groups" != *" $group "* ]] && continue

@@ -1,6 +1,6 @@
 // Coppice's tree, planner and attention without its model: two users of one prompt share its keys
-// and values. Build it against an installed Coppice: cmake -S examples/embed -B /tmp/embed && cmake
-// --build /tmp/embed
+// and values. Build it against an installed Coppice (make install PREFIX=...):
+//   cmake -S examples/embed -B /tmp/embed -DCMAKE_PREFIX_PATH=PREFIX && cmake --build /tmp/embed
 #include <cstdio>
 #include <random>
 
