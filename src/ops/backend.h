@@ -85,8 +85,8 @@ class Backend {
   // and beyond the limits, scratch grows with the calls, where memory that ends is a CHECK.
   virtual Status reserve(const StepLimits& limits) { return {}; }
   virtual int64_t scratch_bytes() const { return 0; }  // held now
-  // Copies w [N, K] (F32, F16, BF16 or Q8_0, on the host) into the backend's layout and compute
-  // type.
+  // Copies w [N, K] (F32, F16, BF16 or a quantised type, on the host) into the backend's layout and
+  // compute type.
   virtual Expected<std::unique_ptr<Weight>> load_weight(const TensorView& w) = 0;
   // kUnsupported names the types and head dims that work.
   virtual Expected<KvLayout> kv_layout(DType type, int32_t head_dim) = 0;

@@ -14,12 +14,16 @@ struct TypeInfo {
   int block;
   int bytes;
 };
-constexpr std::array<TypeInfo, 6> kTypes{{{DType::kF32, "f32", 1, 4},
-                                          {DType::kF16, "f16", 1, 2},
-                                          {DType::kBF16, "bf16", 1, 2},
-                                          {DType::kI8, "i8", 1, 1},
-                                          {DType::kI32, "i32", 1, 4},
-                                          {DType::kQ8_0, "q8_0", 32, sizeof(BlockQ8_0)}}};
+constexpr std::array<TypeInfo, 10> kTypes{{{DType::kF32, "f32", 1, 4},
+                                           {DType::kF16, "f16", 1, 2},
+                                           {DType::kBF16, "bf16", 1, 2},
+                                           {DType::kI8, "i8", 1, 1},
+                                           {DType::kI32, "i32", 1, 4},
+                                           {DType::kQ8_0, "q8_0", 32, sizeof(BlockQ8_0)},
+                                           {DType::kQ4_0, "q4_0", 32, sizeof(BlockQ4_0)},
+                                           {DType::kQ4_K, "q4_k", 256, sizeof(BlockQ4_K)},
+                                           {DType::kQ5_K, "q5_k", 256, sizeof(BlockQ5_K)},
+                                           {DType::kQ6_K, "q6_k", 256, sizeof(BlockQ6_K)}}};
 
 const TypeInfo& info(DType type) { return kTypes[static_cast<size_t>(type)]; }
 

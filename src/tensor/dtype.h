@@ -11,7 +11,7 @@
 
 namespace coppice {
 
-enum class DType : uint8_t { kF32, kF16, kBF16, kI8, kI32, kQ8_0 };
+enum class DType : uint8_t { kF32, kF16, kBF16, kI8, kI32, kQ8_0, kQ4_0, kQ4_K, kQ5_K, kQ6_K };
 
 struct bf16 {
   uint16_t bits = 0;
@@ -21,12 +21,39 @@ struct f16 {
 };
 static_assert(sizeof(bf16) == 2 && sizeof(f16) == 2);
 
-// 32 signed bytes and one scale: GGUF's Q8_0. value[i] = scale * quants[i].
+// Blocks as GGUF files store them (ggml's ggml-common.h); quant_block.h takes them apart.
+// 32 signed bytes: value[i] = scale * quants[i].
 struct BlockQ8_0 {
   f16 scale;
   int8_t quants[32];
 };
-static_assert(sizeof(BlockQ8_0) == 34);
+// 32 nibbles, i and i + 16 in a byte: value[i] = scale * (nibble[i] - 8).
+struct BlockQ4_0 {
+  f16 scale;
+  uint8_t nibbles[16];
+};
+// 256 values in eight groups: value[i] = scale * s * code[i] - min_scale * m, where a group's s and
+// m, 6 bits each, are packed in `scales`.
+struct BlockQ4_K {
+  f16 scale, min_scale;
+  uint8_t scales[12];
+  uint8_t nibbles[128];
+};
+struct BlockQ5_K {
+  f16 scale, min_scale;
+  uint8_t scales[12];
+  uint8_t fifth_bits[32];
+  uint8_t nibbles[128];
+};
+// 256 values in sixteen groups: value[i] = scale * scales[i / 16] * (code[i] - 32).
+struct BlockQ6_K {
+  uint8_t nibbles[128];
+  uint8_t upper_bits[64];
+  int8_t scales[16];
+  f16 scale;
+};
+static_assert(sizeof(BlockQ8_0) == 34 && sizeof(BlockQ4_0) == 18 && sizeof(BlockQ4_K) == 144 &&
+              sizeof(BlockQ5_K) == 176 && sizeof(BlockQ6_K) == 210);
 
 // Elements per stored block (1 for plain types) and bytes per block.
 int dtype_block(DType type);

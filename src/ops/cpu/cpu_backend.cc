@@ -5,9 +5,11 @@
 
 #include "ops/cpu/kv_pages.h"
 #include "ops/cpu/panel_weight.h"
+#include "ops/cpu/quant_weight.h"
 #include "ops/lazy_memory.h"
 #include "ops/op_checks.h"
 #include "ops/weight_source.h"
+#include "tensor/quant_block.h"
 
 namespace coppice::ops::cpu {
 namespace {
@@ -77,6 +79,7 @@ Expected<Buffer> CpuBackend::allocate(int64_t bytes) { return allocate_lazily(by
 
 Status CpuBackend::reserve(const StepLimits& limits) {
   Status made = attention_.reserve(limits);
+  if (made && quantised_) made = quant_scratch_.reserve(limits.rows, limits.widest);
   if (made && onednn_ != nullptr) made = onednn_->reserve(weights_, limits.rows, limits.widest);
   if (made) return {};
   return fail(made.error().code, "no memory for the scratch of a step of " +
@@ -85,7 +88,8 @@ Status CpuBackend::reserve(const StepLimits& limits) {
 }
 
 int64_t CpuBackend::scratch_bytes() const {
-  return attention_.scratch_bytes() + (onednn_ != nullptr ? onednn_->scratch_bytes() : 0);
+  return attention_.scratch_bytes() + quant_scratch_.bytes() +
+         (onednn_ != nullptr ? onednn_->scratch_bytes() : 0);
 }
 
 std::unique_ptr<Weight> CpuBackend::load_with_onednn(const TensorView& w) {
@@ -106,6 +110,10 @@ std::unique_ptr<Weight> CpuBackend::load_with_onednn(const TensorView& w) {
 
 Expected<std::unique_ptr<Weight>> CpuBackend::load_weight(const TensorView& w) {
   TRY_STATUS(check_weight_source(w));
+  if (is_quantised(w.type())) {
+    quantised_ = true;
+    return QuantWeight::pack(pool_, quant_kernels(isa_), quant_scratch_, w);
+  }
   if (onednn_ != nullptr) {
     if (auto weight = load_with_onednn(w)) return weight;
   }

@@ -15,6 +15,7 @@
 #include "ops/cpu/dense_kernels.h"
 #include "ops/cpu/isa.h"
 #include "ops/cpu/onednn_weight.h"
+#include "ops/cpu/quant_weight.h"
 #include "ops/cpu/thread_pool.h"
 
 namespace coppice::ops::cpu {
@@ -67,6 +68,8 @@ class CpuBackend : public Backend {
   DType weights_;
   ThreadPool pool_;
   Attention attention_;
+  QuantScratch quant_scratch_;
+  bool quantised_ = false;          // some weight is
   std::unique_ptr<OneDnn> onednn_;  // null where its arithmetic is never the one wanted
   // Probed shapes [N, K]: empty where oneDNN is used, else why not.
   std::map<std::pair<int64_t, int64_t>, std::string> probed_;

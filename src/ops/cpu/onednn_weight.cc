@@ -243,7 +243,7 @@ void OneDnnWeight::State::pack_slice(const TensorView& w, int64_t slice) {
   std::vector<float> row(static_cast<size_t>(cols));
   std::vector<std::byte> plain(static_cast<size_t>(dtype_bytes(type, columns * cols)));
   for (int64_t c = 0; c < columns; ++c) {
-    read_weight_row(w, slice * kSlice + c, row.data());
+    widen_row(w, slice * kSlice + c, row.data());
     for (int64_t k = 0; k < cols; ++k) {
       store(type, plain.data(), c * cols + k, row[static_cast<size_t>(k)]);
     }

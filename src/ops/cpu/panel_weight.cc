@@ -37,7 +37,7 @@ void PanelWeight::pack_panel(const TensorView& w, int64_t p, float* row) {
   const int64_t columns = std::min<int64_t>(kernels_.panel, rows_ - begin);
   std::byte* to = panel(p);
   for (int64_t c = 0; c < columns; ++c) {
-    read_weight_row(w, begin + c, row);
+    widen_row(w, begin + c, row);
     for (int64_t k = 0; k < cols_; ++k) {
       const int64_t at = panel_offset(type_, kernels_.panel, k, c);
       if (type_ == DType::kBF16) {

@@ -9,6 +9,7 @@
 #include "ops/ref/attention.h"
 #include "ops/ref/kv_pages.h"
 #include "ops/weight_source.h"
+#include "tensor/quant_block.h"
 
 namespace coppice::ops {
 namespace {
@@ -90,7 +91,8 @@ Expected<std::unique_ptr<Weight>> RefBackend::load_weight(const TensorView& w) {
   auto weight = std::make_unique<RefWeight>(std::move(values), rows, cols);
   for (int64_t n = 0; n < rows; ++n) {
     float* row = weight->row(n);
-    read_weight_row(w, n, row);
+    widen_row(w, n, row);
+    if (is_quantised(w.type())) continue;  // they have a compute type of their own
     std::transform(row, row + cols, row, [this](float x) { return round_to(weights_, x); });
   }
   return weight;

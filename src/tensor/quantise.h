@@ -1,0 +1,21 @@
+// What:    values to block-quantised bytes: Q8_0 and Q4_0 as ggml's reference quantises them, Q4_K
+//          by a search for the scale and minimum of least squared error in every group.
+// Owns:    nothing.
+// Threads: pure functions.
+// Fails:   never; the type must be one of can_quantise().
+//
+// Source: quantize_row_q8_0_ref, quantize_row_q4_0_ref and the idea of make_qkx2_quants in ggml.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "tensor/dtype.h"
+
+namespace coppice {
+
+bool can_quantise(DType type);  // Q8_0, Q4_0, Q4_K
+// x [count], whole blocks; not finite values count as 0. out: dtype_bytes(type, count).
+void quantise(DType type, const float* x, int64_t count, std::byte* out);
+
+}  // namespace coppice
