@@ -255,6 +255,43 @@ TEST_F(Cli, AModelWhoseLogitsAreNotFiniteSaysSo) {
   EXPECT_NE(line["error"].dump().find("logits are not finite"), std::string::npos) << line;
 }
 
+TEST_F(Cli, WhatQuantizeWritesGenerateReads) {
+  const std::string out = (dir_ / "q.gguf").string();
+  for (const char* type : {"Q8_0", "q4_0", "BF16"}) {
+    const Outcome made = coppice("quantize " COPPICE_TEST_DATA "/models/llama --type " +
+                                 std::string(type) + " --out " + out);
+    EXPECT_EQ(made.code, 0) << made.err;
+    EXPECT_NE(made.out.find("of tensors"), std::string::npos) << made.out;
+    const Outcome run = coppice("generate -m " + out + " --kv-budget 64M -p Hello -n 4 --json");
+    ASSERT_EQ(run.code, 0) << run.err;
+    EXPECT_EQ(run.lines().at(0)["usage"]["completion_tokens"], 4);
+  }
+  EXPECT_EQ(coppice("quantize --random-weights tiny --out " + out).code, 0);
+  const Outcome random =
+      coppice("generate --random-weights tiny --kv-budget 16M -p hi -n 4 --json");
+  ASSERT_EQ(random.code, 0) << random.err;
+  const Outcome same = coppice("generate -m " + out + " --kv-budget 16M -p hi -n 4 --json");
+  EXPECT_EQ(random.lines().at(0)["usage"], same.lines().at(0)["usage"]);
+}
+
+TEST_F(Cli, QuantizeSaysWhatItTakes) {
+  const std::string model = COPPICE_TEST_DATA "/models/llama";
+  const std::string out = " --out " + (dir_ / "q.gguf").string();
+  const auto refused = [&](const std::string& arguments, int code, const std::string& part) {
+    const Outcome run = coppice("quantize " + arguments);
+    EXPECT_EQ(run.code, code) << arguments;
+    EXPECT_NE(run.err.find(part), std::string::npos) << run.err;
+  };
+  refused(model + " --type Q3_K" + out, 2, "--type is \"Q3_K\"; it takes Q8_0, Q4_0, Q4_K");
+  refused(model + " --type q6_k" + out, 2, "--type");
+  refused(model, 2, "--out");
+  refused(out, 2, "quantize takes a model or --random-weights SHAPE");
+  refused(model + " --random-weights tiny" + out, 2, "--random-weights");
+  refused("--random-weights huge" + out, 2, "--random-weights");
+  refused("/nowhere" + out, 1, "/nowhere");
+  EXPECT_TRUE(std::filesystem::is_empty(dir_) || !std::filesystem::exists(dir_ / "q.gguf"));
+}
+
 TEST_F(Cli, JsonHasEverySettledKey) {
   const Outcome run = generate("-p 'Hello there' --max-tokens 8 --json");
   ASSERT_EQ(run.code, 0) << run.err;

@@ -15,6 +15,7 @@
 #include "eval.h"
 #include "exit_code.h"
 #include "generate.h"
+#include "quantize.h"
 
 namespace coppice::tools {
 namespace {
@@ -121,6 +122,7 @@ int run(std::vector<std::string> arguments) {
   std::function<int()> command;
   add_generate(app, &command);
   add_eval(app, &command);
+  add_quantize(app, &command);
   CLI::App* bench = app.add_subcommand("bench", "measures, against this machine's ceilings");
   bench->require_subcommand(1);
   add_bench_attention(*bench, &command);

@@ -6,6 +6,7 @@
 
 #include "arguments.h"
 #include "base/log.h"
+#include "model/random_checkpoint.h"
 
 namespace coppice::tools {
 namespace {
@@ -47,10 +48,18 @@ Status refuse_later(const ModelFlags& flags) {
 
 void add_model_flags(CLI::App& app, ModelFlags& f) {
   const std::string group = "Model and machine";
-  app.add_option("-m,--model", f.model,
-                 "Hugging Face directory or .gguf file (default: the bundled storefront model)")
-      ->type_name("PATH")
+  auto* model =
+      app.add_option("-m,--model", f.model,
+                     "Hugging Face directory or .gguf file (default: the bundled storefront model)")
+          ->type_name("PATH")
+          ->check(not_empty())
+          ->group(group);
+  app.add_option("--random-weights", f.random_weights,
+                 "random weights instead of a model, to measure: tiny, L1B (the shape of Llama 3.2 "
+                 "1B) or E,L,Hq,Hkv,D,F,V; its tokenizer knows single bytes")
+      ->type_name("SHAPE")
       ->check(not_empty())
+      ->excludes(model)
       ->group(group);
   const auto whole = [&](const std::string& names, auto& value, auto bounds,
                          const std::string& help) {
@@ -151,7 +160,9 @@ Expected<EngineOptions> options_of(const ModelFlags& flags) {
   TRY_STATUS(refuse_later(flags));
   options.model = "(bundled)";  // judged with the flags, found only when they are right
   TRY_STATUS(validate(options));
-  if (flags.model.empty()) {
+  if (!flags.random_weights.empty()) {
+    options.model = std::string(model::kRandomPrefix) + flags.random_weights;
+  } else if (flags.model.empty()) {
     TRY(options.model, bundled_model());
   } else {
     options.model = flags.model;

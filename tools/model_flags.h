@@ -20,6 +20,7 @@ inline constexpr const char* kThreadsHelp = "worker threads; 0: physical cores (
 // As typed; words are judged by options_of, so that every command refuses them alike.
 struct ModelFlags {
   std::string model;
+  std::string random_weights;
   int64_t ctx = 0;
   int32_t threads = 0;
   std::string dtype = "bf16";

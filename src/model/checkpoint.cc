@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "model/gguf_checkpoint.h"
 #include "model/hf_directory.h"
+#include "model/random_checkpoint.h"
 
 namespace coppice::model {
 namespace {
@@ -20,6 +21,7 @@ bool begins_with(const MappedFile& file, std::string_view magic) {
 }  // namespace
 
 Expected<std::unique_ptr<Checkpoint>> Checkpoint::open(const std::string& path) {
+  if (path.starts_with(kRandomPrefix)) return open_random(path.substr(kRandomPrefix.size()));
   std::error_code ignored;
   if (std::filesystem::is_directory(path, ignored)) return open_hf_directory(path);
   TRY(const MappedFile file, MappedFile::open(path));

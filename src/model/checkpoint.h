@@ -24,8 +24,8 @@ struct TensorData {
 
 class Checkpoint {
  public:
-  // A Hugging Face directory (config.json, model.safetensors or an index of several) or a .gguf
-  // file.
+  // A Hugging Face directory (config.json, model.safetensors or an index of several), a .gguf file,
+  // or "random:SHAPE" (random_checkpoint.h).
   static Expected<std::unique_ptr<Checkpoint>> open(const std::string& path);
   virtual ~Checkpoint() = default;
 
@@ -34,6 +34,7 @@ class Checkpoint {
   // with the rows in Hugging Face order. The shape must be `shape`; the element type is the file's
   // (F32, F16, BF16 or Q8_0).
   virtual Expected<TensorData> tensor(std::string_view name, const Shape& shape) const = 0;
+  virtual Expected<Shape> shape(std::string_view name) const = 0;
   // The type that tensor() would return, or its error; nothing is read or copied.
   virtual Expected<DType> check(std::string_view name, const Shape& shape) const = 0;
   virtual bool has(std::string_view name) const = 0;

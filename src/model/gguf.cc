@@ -51,18 +51,18 @@ struct TypeRow {
 constexpr std::array<TypeRow, 35> kTensorTypes{{
     {0, "F32", DType::kF32},
     {1, "F16", DType::kF16},
+    {2, "Q4_0", DType::kQ4_0},
     {8, "Q8_0", DType::kQ8_0},
+    {12, "Q4_K", DType::kQ4_K},
+    {13, "Q5_K", DType::kQ5_K},
+    {14, "Q6_K", DType::kQ6_K},
     {30, "BF16", DType::kBF16},
-    {2, "Q4_0", {}},
     {3, "Q4_1", {}},
     {6, "Q5_0", {}},
     {7, "Q5_1", {}},
     {9, "Q8_1", {}},
     {10, "Q2_K", {}},
     {11, "Q3_K", {}},
-    {12, "Q4_K", {}},
-    {13, "Q5_K", {}},
-    {14, "Q6_K", {}},
     {15, "Q8_K", {}},
     {16, "IQ2_XXS", {}},
     {17, "IQ2_XS", {}},
@@ -239,9 +239,10 @@ Expected<Declared> read_tensor(Cursor& in) {
   TRY(const uint32_t id, in.scalar<uint32_t>(what));
   const TypeRow& type = tensor_type(id);
   if (!type.type) {
-    return fail(ErrorCode::kUnsupported, in.where() + ": " + what + " is " +
-                                             std::string(type.name) + " (" + std::to_string(id) +
-                                             "); this build reads F32, F16, BF16 and Q8_0");
+    return fail(ErrorCode::kUnsupported,
+                in.where() + ": " + what + " is " + std::string(type.name) + " (" +
+                    std::to_string(id) +
+                    "); this build reads F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K and Q6_K");
   }
   TRY(const uint64_t offset, in.scalar<uint64_t>(what));
   const int64_t innermost = rank == 0 ? 1 : extents[rank - 1];

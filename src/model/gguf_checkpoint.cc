@@ -25,6 +25,14 @@ class GgufCheckpoint : public Checkpoint {
     return restored(*entry, heads);
   }
 
+  Expected<Shape> shape(std::string_view name) const override {
+    const auto entry = file_.tensors().find(hf_to_gguf(name));
+    if (entry == file_.tensors().end()) {
+      return fail(ErrorCode::kNotFound, file_.where() + ": has no tensor " + quote_name(name));
+    }
+    return entry->second.shape;
+  }
+
   Expected<DType> check(std::string_view name, const Shape& shape) const override {
     TRY(const TensorEntry* entry, find(name, shape));
     return entry->type;

@@ -62,6 +62,11 @@ std::string hf_to_gguf(std::string_view name) {
   return translate(name, {&NamePair::hf, &NamePair::gguf});
 }
 
+int64_t interleaved_row(int64_t n, int64_t head_dim) {
+  const int64_t head = n / head_dim, at = n % head_dim, half = head_dim / 2;
+  return head * head_dim + 2 * (at % half) + at / half;
+}
+
 void restore_rotary_rows(const std::byte* from, std::byte* to, int64_t heads, int64_t head_dim,
                          int64_t row_bytes) {
   for (int64_t head = 0; head < heads; ++head) {

@@ -20,4 +20,7 @@ std::string hf_to_gguf(std::string_view name);
 void restore_rotary_rows(const std::byte* from, std::byte* to, int64_t heads, int64_t head_dim,
                          int64_t row_bytes);
 
+// The row of the file that row n of the checkpoint becomes.
+int64_t interleaved_row(int64_t n, int64_t head_dim);
+
 }  // namespace coppice::model

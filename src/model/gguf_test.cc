@@ -177,7 +177,7 @@ TEST(Gguf, LyingTensorsAreRefused) {
   EXPECT_TRUE(contains(declared({1}, kF32, UINT64_MAX), "beyond the end"));
   EXPECT_TRUE(contains(declared({1}, kF32, 32), "leaves a hole"));
   EXPECT_TRUE(contains(declared({48}, kQ8, 0), "not a multiple of 32"));
-  EXPECT_TRUE(contains(declared({256}, 12, 0), "\"t\" is Q4_K (12); this build reads F32, F16"));
+  EXPECT_TRUE(contains(declared({256}, 10, 0), "\"t\" is Q2_K (10); this build reads F32, F16"));
   EXPECT_TRUE(contains(declared({256}, 99, 0), "an unknown type (99)"));
   GgufBuilder twice;
   twice.tensor("t", {1}, kF32, "abcd").tensor("t", {1}, kF32, "abcd");

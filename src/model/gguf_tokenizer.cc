@@ -7,6 +7,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "model/strict_json.h"
+
 namespace coppice::model {
 namespace {
 
@@ -228,7 +230,111 @@ Expected<json> post_processor(const GgufFile& file, const std::vector<std::strin
               {"special_tokens", std::move(used)}};
 }
 
+// --- the other way
+
+constexpr int32_t kNormal = 1;
+constexpr int32_t kUnused = 5;
+
+const json& member(const json& object, const char* key) {
+  static const json kNull;
+  const auto found = object.find(key);
+  return found == object.end() ? kNull : *found;
+}
+
+// The splits of a pre-tokenizer, in order; empty for what has no GGUF name.
+std::vector<std::string> splits_of(const json& pre) {
+  const json& type = member(pre, "type");
+  if (type == "Sequence") {
+    std::vector<std::string> all;
+    for (const json& step : member(pre, "pretokenizers")) {
+      for (std::string& split : splits_of(step)) all.push_back(std::move(split));
+    }
+    return all;
+  }
+  if (type == "ByteLevel") {
+    if (member(pre, "use_regex") == false) return {};
+    return {kGpt2Split};
+  }
+  if (type == "Digits" && member(pre, "individual_digits") == true) return {kDigit};
+  const json& pattern = member(member(pre, "pattern"), "Regex");
+  if (type == "Split" && pattern.is_string()) return {pattern.get<std::string>()};
+  return {"?"};
+}
+
+Expected<std::string> name_of(const json& document) {
+  const std::vector<std::string> splits = splits_of(member(document, "pre_tokenizer"));
+  const bool composes = member(member(document, "normalizer"), "type") == "NFC";
+  for (const PreTokenizer& row : pre_tokenizers()) {
+    if (row.name == "default") continue;  // what readers warn of
+    const std::vector<std::string> want(row.splits.begin(), row.splits.end());
+    // whole_words need not agree: the merges of a trained vocabulary lead to every token of it.
+    if (splits == want && composes == row.composes) return std::string(row.name);
+  }
+  return fail(ErrorCode::kUnsupported,
+              "tokenizer.json: GGUF has no name for its normalizer and pre-tokenizer that this "
+              "build knows");
+}
+
+Status place(const std::string& token, const json& id, int32_t type, GgufVocabulary& out) {
+  if (!id.is_number_unsigned() || id.get<uint64_t>() >= out.tokens.size()) {
+    return fail(ErrorCode::kCorrupt, "tokenizer.json: the id of " + quote_name(token) +
+                                         " is not below the " + std::to_string(out.tokens.size()) +
+                                         " rows of the embedding");
+  }
+  out.tokens[id.get<size_t>()] = token;
+  out.types[id.get<size_t>()] = type;
+  return {};
+}
+
+// "left right", from a string or a pair.
+Expected<std::string> merge_text(const json& merge) {
+  if (merge.is_string()) return merge.get<std::string>();
+  if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
+    return merge[0].get<std::string>() + " " + merge[1].get<std::string>();
+  }
+  return fail(ErrorCode::kCorrupt, "tokenizer.json: a merge is not two tokens");
+}
+
+bool begins_with_special(const json& post) {
+  for (const json& step : member(post, "processors")) {
+    if (begins_with_special(step)) return true;
+  }
+  const json& single = member(post, "single");
+  return single.is_array() && !single.empty() && single[0].contains("SpecialToken");
+}
+
 }  // namespace
+
+Expected<GgufVocabulary> gguf_vocabulary(const std::string& tokenizer_json, int32_t vocab_size) {
+  TRY(const JsonDocument parsed, parse_json(tokenizer_json, "tokenizer.json", 0, 64));
+  const json& document = parsed.root;
+  const json& model = member(document, "model");
+  const json& vocab = member(model, "vocab");
+  if (member(model, "type") != "BPE" || !vocab.is_object() ||
+      member(model, "byte_fallback") == true) {
+    return fail(ErrorCode::kUnsupported,
+                "tokenizer.json: only byte-level BPE is written to GGUF so far");
+  }
+  GgufVocabulary out;
+  TRY(out.pre, name_of(document));
+  for (int32_t id = 0; id < vocab_size; ++id)
+    out.tokens.push_back("[PAD" + std::to_string(id) + "]");
+  out.types.assign(out.tokens.size(), kUnused);
+  for (const auto& [token, id] : vocab.items()) TRY_STATUS(place(token, id, kNormal, out));
+  for (const json& added : member(document, "added_tokens")) {
+    const json& content = member(added, "content");
+    if (!content.is_string()) return fail(ErrorCode::kCorrupt, "tokenizer.json: added_tokens");
+    const auto type = member(added, "special") == true ? kControl : kUserDefined;
+    TRY_STATUS(
+        place(content.get<std::string>(), member(added, "id"), static_cast<int32_t>(type), out));
+  }
+  for (const json& merge : member(model, "merges")) {
+    TRY(std::string text, merge_text(merge));
+    out.merges.push_back(std::move(text));
+  }
+  out.adds_bos = begins_with_special(member(document, "post_processor"));
+  return out;
+}
 
 Expected<std::string> gguf_tokenizer_json(const GgufFile& file, int32_t vocab_size) {
   TRY(const PreTokenizer* pre, find_pre_tokenizer(file));

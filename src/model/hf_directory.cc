@@ -52,6 +52,12 @@ class HfDirectory : public Checkpoint {
     return tensor_data(place.shard->file.bytes(), *place.entry);
   }
 
+  Expected<Shape> shape(std::string_view name) const override {
+    const auto home = homes_.find(name);
+    if (home == homes_.end()) return no_tensor(name);
+    return shards_[home->second].tensors.find(name)->second.shape;
+  }
+
   Expected<DType> check(std::string_view name, const Shape& shape) const override {
     TRY(const Place place, find(name, shape));
     return place.entry->type;
@@ -78,11 +84,13 @@ class HfDirectory : public Checkpoint {
     const TensorEntry* entry;
   };
 
+  tl::unexpected<Error> no_tensor(std::string_view name) const {
+    return fail(ErrorCode::kNotFound, path_ + ": has no tensor " + quote_name(name));
+  }
+
   Expected<Place> find(std::string_view name, const Shape& shape) const {
     const auto home = homes_.find(name);
-    if (home == homes_.end()) {
-      return fail(ErrorCode::kNotFound, path_ + ": has no tensor " + quote_name(name));
-    }
+    if (home == homes_.end()) return no_tensor(name);
     const Shard& shard = shards_[home->second];
     TRY(const TensorEntry* entry, find_tensor(shard.tensors, name, shape, shard.file.path()));
     return Place{&shard, entry};

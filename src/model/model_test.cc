@@ -25,6 +25,7 @@ class ChangedCheckpoint : public Checkpoint {
   Expected<TensorData> tensor(std::string_view name, const Shape& shape) const override {
     return base_->tensor(name, shape);
   }
+  Expected<Shape> shape(std::string_view name) const override { return base_->shape(name); }
   Expected<DType> check(std::string_view name, const Shape& shape) const override {
     return base_->check(name, shape);
   }

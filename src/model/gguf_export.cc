@@ -1,0 +1,240 @@
+#include "model/gguf_export.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "model/gguf_names.h"
+#include "model/gguf_tokenizer.h"
+#include "model/gguf_writer.h"
+#include "model/rope_scaling.h"
+#include "tensor/quant_block.h"
+#include "tensor/quantise.h"
+#include "tensor/widen.h"
+
+namespace coppice::model {
+namespace {
+
+std::string_view architecture_name(Architecture architecture) {
+  switch (architecture) {
+    case Architecture::kLlama:
+      return "llama";
+    case Architecture::kQwen2:
+      return "qwen2";
+    case Architecture::kQwen3:
+      return "qwen3";
+  }
+  return "";
+}
+
+// llama.cpp's general.file_type.
+uint32_t file_type(DType type) {
+  switch (type) {
+    case DType::kF32:
+      return 0;
+    case DType::kF16:
+      return 1;
+    case DType::kQ4_0:
+      return 2;
+    case DType::kQ8_0:
+      return 7;
+    case DType::kQ4_K:
+      return 14;
+    default:
+      return 32;
+  }
+}
+
+// What the unscaled frequencies were divided by, [D / 2].
+std::vector<float> rope_divisors(const ModelConfig& config) {
+  std::vector<float> divisors =
+      rope_inverse_frequencies(config.rope_theta, config.head_dim, RopeScaling{});
+  for (size_t i = 0; i < divisors.size(); ++i) divisors[i] /= config.rope_inv_freq[i];
+  return divisors;
+}
+
+bool all_near(const std::vector<float>& values, float x) {
+  return std::all_of(values.begin(), values.end(),
+                     [&](float value) { return std::abs(value / x - 1.0f) < 1e-5f; });
+}
+
+struct Planned {
+  std::string name;  // the checkpoint's, empty: rope_freqs.weight
+  Shape shape;
+  DType type;
+  int64_t rotary_heads = 0;  // > 0: rows are interleaved within each head
+};
+
+class Exporter {
+ public:
+  Exporter(const Checkpoint& checkpoint, const GgufExport& options)
+      : checkpoint_(checkpoint), config_(checkpoint.config()), options_(options) {}
+
+  Status write(const std::string& path) {
+    write_config();
+    TRY_STATUS(write_tokenizer());
+    TRY_STATUS(plan_tensors());
+    int64_t total = 0, done = 0;
+    for (const Planned& planned : planned_) {
+      total += dtype_bytes(planned.type, planned.shape.elements());
+    }
+    return writer_.write(path, [&](size_t i, std::span<std::byte> bytes) -> Status {
+      TRY_STATUS(fill(planned_[i], bytes));
+      done += static_cast<int64_t>(bytes.size());
+      if (options_.progress) options_.progress(done, total);
+      return {};
+    });
+  }
+
+ private:
+  void write_config();
+  Status write_tokenizer();
+  Status plan_tensors();
+  DType type_for(const std::string& name, const Shape& shape) const;
+  int64_t rotary_heads(std::string_view name) const;
+  Status fill(const Planned& planned, std::span<std::byte> bytes) const;
+
+  const Checkpoint& checkpoint_;
+  const ModelConfig& config_;
+  const GgufExport& options_;
+  GgufWriter writer_;
+  std::vector<float> divisors_;  // of rope_freqs.weight, or empty
+  std::vector<Planned> planned_;
+};
+
+void Exporter::write_config() {
+  const std::string name(architecture_name(config_.architecture));
+  const auto integer = [&](const char* key, int64_t value) {
+    writer_.integer(name + "." + key, static_cast<uint32_t>(value));
+  };
+  writer_.text("general.architecture", name);
+  writer_.text("general.type", "model");
+  writer_.integer("general.file_type", file_type(options_.type));
+  writer_.integer("general.quantization_version", 2);
+  integer("block_count", config_.num_hidden_layers);
+  integer("context_length", config_.max_position_embeddings);
+  integer("embedding_length", config_.hidden_size);
+  integer("feed_forward_length", config_.intermediate_size);
+  integer("attention.head_count", config_.num_attention_heads);
+  integer("attention.head_count_kv", config_.num_key_value_heads);
+  integer("attention.key_length", config_.head_dim);
+  integer("attention.value_length", config_.head_dim);
+  integer("rope.dimension_count", config_.head_dim);
+  integer("vocab_size", config_.vocab_size);
+  writer_.number(name + ".attention.layer_norm_rms_epsilon",
+                 static_cast<float>(config_.rms_norm_eps));
+  writer_.number(name + ".rope.freq_base", static_cast<float>(config_.rope_theta));
+  const std::vector<float> divisors = rope_divisors(config_);
+  if (all_near(divisors, 1.0f)) return;
+  if (all_near(divisors, divisors.front())) {
+    writer_.text(name + ".rope.scaling.type", "linear");
+    writer_.number(name + ".rope.scaling.factor", divisors.front());
+  } else {
+    divisors_ = divisors;
+  }
+}
+
+Status Exporter::write_tokenizer() {
+  TRY(const std::string json, checkpoint_.tokenizer_json());
+  TRY(const GgufVocabulary vocabulary, gguf_vocabulary(json, config_.vocab_size));
+  writer_.text("tokenizer.ggml.model", "gpt2");
+  writer_.text("tokenizer.ggml.pre", vocabulary.pre);
+  writer_.texts("tokenizer.ggml.tokens", vocabulary.tokens);
+  writer_.integers("tokenizer.ggml.token_type", vocabulary.types);
+  writer_.texts("tokenizer.ggml.merges", vocabulary.merges);
+  writer_.flag("tokenizer.ggml.add_bos_token", vocabulary.adds_bos);
+  if (config_.bos_token_id >= 0) {
+    writer_.integer("tokenizer.ggml.bos_token_id", static_cast<uint32_t>(config_.bos_token_id));
+  }
+  const char* keys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                        "tokenizer.ggml.eom_token_id"};
+  for (size_t i = 0; i < std::min<size_t>(3, config_.eos_token_ids.size()); ++i) {
+    writer_.integer(keys[i], static_cast<uint32_t>(config_.eos_token_ids[i]));
+  }
+  return {};
+}
+
+DType Exporter::type_for(const std::string& name, const Shape& shape) const {
+  if (shape.rank() != 2) return DType::kF32;
+  const bool vocabulary = name.starts_with("model.embed_tokens") || name.starts_with("lm_head");
+  DType type = options_.type;
+  if (vocabulary && (type == DType::kQ4_0 || type == DType::kQ4_K)) type = DType::kQ8_0;
+  if (shape[1] % dtype_block(type) != 0) type = DType::kQ8_0;
+  return shape[1] % dtype_block(type) == 0 ? type : DType::kBF16;
+}
+
+int64_t Exporter::rotary_heads(std::string_view name) const {
+  if (config_.architecture != Architecture::kLlama) return 0;
+  const std::string_view stem = name.substr(0, name.rfind('.'));
+  if (stem.ends_with(".self_attn.q_proj")) return config_.num_attention_heads;
+  if (stem.ends_with(".self_attn.k_proj")) return config_.num_key_value_heads;
+  return 0;
+}
+
+Status Exporter::plan_tensors() {
+  for (const std::string& name : checkpoint_.names()) {
+    if (name.ends_with("rotary_emb.inv_freq") || name == "rope_freqs.weight") continue;
+    if (config_.tie_word_embeddings && name == "lm_head.weight") continue;
+    TRY(const Shape shape, checkpoint_.shape(name));
+    planned_.push_back({name, shape, type_for(name, shape), rotary_heads(name)});
+    writer_.tensor(hf_to_gguf(name), shape, planned_.back().type);
+  }
+  if (!divisors_.empty()) {
+    planned_.push_back({"", {static_cast<int64_t>(divisors_.size())}, DType::kF32, 0});
+    writer_.tensor("rope_freqs.weight", planned_.back().shape, DType::kF32);
+  }
+  return {};
+}
+
+void store_row(DType type, const float* row, int64_t count, std::byte* out) {
+  if (can_quantise(type)) return quantise(type, row, count, out);
+  for (int64_t i = 0; i < count; ++i) {
+    if (type == DType::kF32) {
+      reinterpret_cast<float*>(out)[i] = row[i];
+    } else if (type == DType::kF16) {
+      reinterpret_cast<f16*>(out)[i] = to_f16(row[i]);
+    } else {
+      reinterpret_cast<bf16*>(out)[i] = to_bf16(row[i]);
+    }
+  }
+}
+
+// Row by row: read as f32, moved to its place in the file's order, stored.
+Status Exporter::fill(const Planned& planned, std::span<std::byte> bytes) const {
+  if (planned.name.empty()) {
+    std::memcpy(bytes.data(), divisors_.data(), bytes.size());
+    return {};
+  }
+  TRY(const TensorData tensor, checkpoint_.tensor(planned.name, planned.shape));
+  const bool matrix = planned.shape.rank() == 2;
+  // A vector's elements are rows of one value: biases of rotated heads move one by one.
+  const int64_t rows = planned.shape[0], cols = matrix ? planned.shape[1] : 1;
+  const TensorView source = matrix ? tensor.view : tensor.view.reshaped({rows, 1});
+  const int64_t row_bytes = dtype_bytes(planned.type, cols);
+  std::vector<float> row(static_cast<size_t>(cols));
+  for (int64_t n = 0; n < rows; ++n) {
+    widen_row(source, n, row.data());
+    const int64_t to = planned.rotary_heads == 0 ? n : interleaved_row(n, config_.head_dim);
+    store_row(planned.type, row.data(), cols, bytes.data() + to * row_bytes);
+  }
+  return {};
+}
+
+}  // namespace
+
+bool can_export(DType type) {
+  return type == DType::kF32 || type == DType::kF16 || type == DType::kBF16 || can_quantise(type);
+}
+
+Status export_gguf(const Checkpoint& checkpoint, const std::string& path,
+                   const GgufExport& options) {
+  if (!can_export(options.type)) {
+    return fail(ErrorCode::kUnsupported,
+                "type " + std::string(dtype_name(options.type)) +
+                    " is not written; f32, f16, bf16, q8_0, q4_0 and q4_k are");
+  }
+  return Exporter(checkpoint, options).write(path);
+}
+
+}  // namespace coppice::model
