@@ -20,8 +20,9 @@ void require_one_line(const std::string& message) {
 void require_sane(const ModelConfig& config) {
   REQUIRE(config.num_attention_heads % config.num_key_value_heads == 0);
   REQUIRE(config.rope_inv_freq.size() * 2 == static_cast<size_t>(config.head_dim));
-  for (const float frequency : config.rope_inv_freq)
+  for (const float frequency : config.rope_inv_freq) {
     REQUIRE(std::isfinite(frequency) && frequency > 0);
+  }
   for (const int32_t id : config.eos_token_ids) REQUIRE(id >= 0 && id < config.vocab_size);
   REQUIRE(config.bos_token_id >= -1 && config.bos_token_id < config.vocab_size);
 }

@@ -127,7 +127,8 @@ def write_gguf():
             ("llama.vocab_size", STRING, "x"), ("split.count", U16, 2),
             ("llama.attention.key_length", I32, 3), ("llama.attention.value_length", I16, 4),
             ("llama.attention.scale", F32, 0.5), ("llama.rope.freq_base", F64, 0.5),
-            ("llama.rope.freq_base", STRING, "x"), ("llama.rope.scale_linear", F32, 4.0), ("llama.rope.scaling.factor", F64, 1e-300),
+            ("llama.rope.freq_base", STRING, "x"), ("llama.rope.scale_linear", F32, 4.0),
+            ("llama.rope.scaling.factor", F64, 1e-300),
             ("general.alignment", U32, 3), ("tokenizer.ggml.eos_token_id", I8, -1)]:
         put("gguf", f"bad_{key.rsplit('.', 1)[1]}_{kind}", model("llama", [(key, kind, content)]))
     for name, changed in {

@@ -289,7 +289,20 @@ TEST_F(Cli, QuantizeSaysWhatItTakes) {
   refused(model + " --random-weights tiny" + out, 2, "--random-weights");
   refused("--random-weights huge" + out, 2, "--random-weights");
   refused("/nowhere" + out, 1, "/nowhere");
-  EXPECT_TRUE(std::filesystem::is_empty(dir_) || !std::filesystem::exists(dir_ / "q.gguf"));
+  EXPECT_FALSE(std::filesystem::exists(dir_ / "q.gguf"));
+  const Outcome run = coppice("generate -p x --random-weights 1,2,3");
+  EXPECT_EQ(run.code, 2);
+  EXPECT_NE(run.err.find("--random-weights"), std::string::npos) << run.err;
+}
+
+TEST_F(Cli, QuantizeWritesThroughALink) {
+  const auto target = dir_ / "target.gguf", link = dir_ / "link.gguf";
+  std::ofstream(target) << "old";
+  std::filesystem::create_symlink(target, link);
+  const Outcome run = coppice("quantize --random-weights tiny --out " + link.string());
+  ASSERT_EQ(run.code, 0) << run.err;
+  EXPECT_TRUE(std::filesystem::is_symlink(link));
+  EXPECT_GT(std::filesystem::file_size(target), 10000u);
 }
 
 TEST_F(Cli, JsonHasEverySettledKey) {

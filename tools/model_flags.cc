@@ -123,6 +123,12 @@ void add_model_flags(CLI::App& app, ModelFlags& f) {
   app.add_flag("-v,--verbose", f.verbose, "say what was probed and chosen")->group(group);
 }
 
+Expected<std::string> random_model(const std::string& shape) {
+  const auto config = model::random_config(shape);
+  if (!config) return fail(config.error().code, "--random-weights: " + config.error().message);
+  return std::string(model::kRandomPrefix) + shape;
+}
+
 Expected<std::string> bundled_model() {
   namespace fs = std::filesystem;
   std::error_code ignored;
@@ -161,7 +167,7 @@ Expected<EngineOptions> options_of(const ModelFlags& flags) {
   options.model = "(bundled)";  // judged with the flags, found only when they are right
   TRY_STATUS(validate(options));
   if (!flags.random_weights.empty()) {
-    options.model = std::string(model::kRandomPrefix) + flags.random_weights;
+    TRY(options.model, random_model(flags.random_weights));
   } else if (flags.model.empty()) {
     TRY(options.model, bundled_model());
   } else {

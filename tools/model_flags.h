@@ -45,6 +45,8 @@ void add_model_flags(CLI::App& app, ModelFlags& flags);
 // Without --model: the bundled one. Also sets up the process log.
 Expected<EngineOptions> options_of(const ModelFlags& flags);
 
+// --random-weights SHAPE as the name of a model.
+Expected<std::string> random_model(const std::string& shape);
 // The bundled model: in the data directory of the installation, else beside the binary.
 Expected<std::string> bundled_model();
 

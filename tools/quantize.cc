@@ -9,8 +9,9 @@
 
 #include "coppice/options.h"
 #include "exit_code.h"
+#include "model/checkpoint.h"
 #include "model/gguf_export.h"
-#include "model/random_checkpoint.h"
+#include "model_flags.h"
 #include "progress.h"
 
 namespace coppice::tools {
@@ -28,18 +29,15 @@ Status quantize(const Flags& flags) {
     return fail(ErrorCode::kInvalidArgument,
                 "--type is \"" + flags.type + "\"; it takes Q8_0, Q4_0, Q4_K, BF16, F16 or F32");
   }
-  const std::string from = flags.random_weights.empty()
-                               ? flags.model
-                               : std::string(model::kRandomPrefix) + flags.random_weights;
+  std::string from = flags.model;
+  if (!flags.random_weights.empty()) {
+    TRY(from, random_model(flags.random_weights));
+  }
   std::error_code ignored;
   if (std::filesystem::equivalent(from, flags.out, ignored)) {
     return fail(ErrorCode::kInvalidArgument, "--out is the model itself; name another file");
   }
-  auto opened = model::Checkpoint::open(from);
-  if (!opened && !flags.random_weights.empty()) {
-    return fail(opened.error().code, "--random-weights: " + opened.error().message);
-  }
-  TRY(const auto checkpoint, std::move(opened));
+  TRY(const auto checkpoint, model::Checkpoint::open(from));
   ProgressLine progress("quantizing");
   int64_t bytes = 0;
   TRY_STATUS(model::export_gguf(*checkpoint, flags.out,

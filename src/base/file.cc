@@ -10,6 +10,7 @@
 #include <cstring>
 #include <filesystem>
 #include <system_error>
+#include <utility>
 
 namespace coppice {
 namespace {
@@ -40,35 +41,62 @@ bool names_descriptor(std::string_view path) {
          path.starts_with("/proc/");
 }
 
-Status append(const std::string& path, std::string_view bytes) {
-  const int fd = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY);
-  if (fd < 0) return fail(system_error(path, "open"));
-  while (!bytes.empty()) {
-    const ssize_t wrote = ::write(fd, bytes.data(), bytes.size());
-    if (wrote < 0 && errno == EINTR) continue;
-    if (wrote < 0) {
-      const Error error = system_error(path, "write");
-      ::close(fd);
-      return fail(error);
-    }
-    bytes.remove_prefix(static_cast<size_t>(wrote));
+// A file open for writing, closed with it.
+class Writer {
+ public:
+  Writer(std::string path, int flags) : path_(std::move(path)) {
+    fd_ = ::open(path_.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY | flags, 0666);
   }
-  if (::close(fd) != 0) return fail(system_error(path, "write"));
-  return {};
+  Writer(const Writer&) = delete;
+  Writer& operator=(const Writer&) = delete;
+  ~Writer() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+
+  bool is_open() const { return fd_ >= 0; }
+  int fd() const { return fd_; }
+  Status write(std::string_view bytes) {
+    while (!bytes.empty()) {
+      const ssize_t wrote = ::write(fd_, bytes.data(), bytes.size());
+      if (wrote < 0 && errno == EINTR) continue;
+      if (wrote < 0) return fail(system_error(path_, "write"));
+      bytes.remove_prefix(static_cast<size_t>(wrote));
+    }
+    return {};
+  }
+  Status write_all(const FileContent& content) {
+    TRY_STATUS(content([this](std::string_view bytes) { return write(bytes); }));
+    if (::close(std::exchange(fd_, -1)) != 0) return fail(system_error(path_, "write"));
+    return {};
+  }
+
+ private:
+  std::string path_;
+  int fd_;
+};
+
+Status append(const std::string& path, const FileContent& content) {
+  Writer out(path, O_APPEND);
+  if (!out.is_open()) return fail(system_error(path, "open"));
+  return out.write_all(content);
 }
 
 // old: of the file that is replaced, whose permissions stay; null without one.
-Status replace(const std::string& path, std::string_view bytes, const struct stat* old) {
+Status replace(const std::string& path, const FileContent& content, const struct stat* old) {
   const std::string temporary = path + ".partial";
-  std::FILE* out = std::fopen(temporary.c_str(), "wb");
-  if (out == nullptr) return fail(system_error(temporary, "create"));
-  const bool written = (old == nullptr || ::fchmod(::fileno(out), old->st_mode & 07777) == 0) &&
-                       std::fwrite(bytes.data(), 1, bytes.size(), out) == bytes.size();
-  const bool closed = std::fclose(out) == 0;
-  if (written && closed && std::rename(temporary.c_str(), path.c_str()) == 0) return {};
-  const Error error = system_error(path, "write");
-  ::unlink(temporary.c_str());
-  return fail(error);
+  const auto write = [&]() -> Status {
+    Writer out(temporary, O_CREAT | O_TRUNC);
+    if (!out.is_open()) return fail(system_error(temporary, "create"));
+    if (old != nullptr && ::fchmod(out.fd(), old->st_mode & 07777) != 0) {
+      return fail(system_error(temporary, "change the permissions"));
+    }
+    TRY_STATUS(out.write_all(content));
+    if (std::rename(temporary.c_str(), path.c_str()) != 0) return fail(system_error(path, "write"));
+    return {};
+  };
+  Status written = write();
+  if (!written) ::unlink(temporary.c_str());
+  return written;
 }
 
 }  // namespace
@@ -117,11 +145,15 @@ Expected<std::string> read_file(const std::string& path, size_t limit) {
 }
 
 Status write_file(const std::string& path, std::string_view bytes) {
+  return write_file(path, [&](const FileSink& sink) { return sink(bytes); });
+}
+
+Status write_file(const std::string& path, const FileContent& content) {
   struct stat info {};
   const bool exists = ::stat(path.c_str(), &info) == 0;
   if (!exists && errno != ENOENT) return fail(system_error(path, "write"));
-  if (exists && (!S_ISREG(info.st_mode) || names_descriptor(path))) return append(path, bytes);
-  return replace(followed(path), bytes, exists ? &info : nullptr);
+  if (exists && (!S_ISREG(info.st_mode) || names_descriptor(path))) return append(path, content);
+  return replace(followed(path), content, exists ? &info : nullptr);
 }
 
 }  // namespace coppice

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -45,5 +46,10 @@ Expected<std::string> read_file(const std::string& path, size_t limit = size_t{1
 // followed; a pipe, a device or an open descriptor (/dev/stdout) is written to and stays what it
 // is.
 Status write_file(const std::string& path, std::string_view bytes);
+// The same for what is made piece by piece: content hands the pieces to its sink, in order. What
+// either fails with is the result, and the file stays as it was.
+using FileSink = std::function<Status(std::string_view bytes)>;
+using FileContent = std::function<Status(const FileSink& sink)>;
+Status write_file(const std::string& path, const FileContent& content);
 
 }  // namespace coppice

@@ -1,8 +1,6 @@
 #include "engine/core.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <utility>
 
 #include "base/check.h"
@@ -14,13 +12,6 @@ namespace {
 bool completes(const kv::Slice& slice, const Sequence& sequence) {
   return slice.position + (slice.row_end - slice.row_begin) ==
          static_cast<int64_t>(sequence.tokens.size());
-}
-
-// NaN and infinity spread over a whole row within a layer, so the largest logit tells.
-bool is_broken(std::span<const float> logits) {
-  float most = -std::numeric_limits<float>::infinity();
-  for (const float logit : logits) most = logit > most ? logit : most;
-  return !std::isfinite(most);
 }
 
 std::optional<Error> error_of(FinishReason end) {
@@ -150,16 +141,17 @@ void Core::deliver(const kv::Step& step, const TensorView& logits) {
 
 std::optional<FinishReason> Core::next_token(Sequence& sequence, std::span<const float> logits,
                                              Clock::time_point now) {
-  if (is_broken(logits)) return FinishReason::kError;
   const Sampling& sampling = sequence.sampling();
   const bool early = sequence.generated() < sampling.min_tokens;
   std::span<const TokenId> banned;
   if (early) banned = sequence.submission().stop_tokens;
-  const TokenId token = sample(sampling, sequence.submission().seed, sequence.result.choice,
-                               sequence.generated(), logits, banned, scratch_);
+  const std::optional<TokenId> token =
+      sample(sampling, sequence.submission().seed, sequence.result.choice, sequence.generated(),
+             logits, banned, scratch_);
+  if (!token) return FinishReason::kError;
   std::optional<TokenLogprob> logprob;
-  if (sampling.logprobs) logprob = token_logprob(logits, token, sampling.top_logprobs, scratch_);
-  return sequence.take(token, std::move(logprob), limits_.ctx, now);
+  if (sampling.logprobs) logprob = token_logprob(logits, *token, sampling.top_logprobs, scratch_);
+  return sequence.take(*token, std::move(logprob), limits_.ctx, now);
 }
 
 // The forks come before the parent's own token is appended: they share everything up to it.

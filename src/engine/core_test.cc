@@ -445,21 +445,33 @@ TEST(Core, PinsSurviveAFlushUntilTheyEnd) {
   rig.expect_all_free();
 }
 
-TEST(Core, APinnedCacheRefusesWhatCannotFitBesideIt) {
+// Options with a budget for so many tokens.
+EngineOptions options_for(int32_t tokens) {
   EngineOptions o = options();
   Rig measure(o);
-  o.kv_budget = bytes_of(measure, 300);
-  Rig rig(o);
+  o.kv_budget = bytes_of(measure, tokens);
+  return o;
+}
+
+// Evaluates 200 tokens and pins them for `seconds`, 0: for good.
+PinInfo pin_prompt(Rig& rig, const EngineOptions& o, double seconds) {
   rig.submit(prompt_of(1, 200), greedy(2));
   rig.run();
-  const PinInfo pin = *rig.core().pin(scope_of(o.model, ""), prompt_of(1, 200), 0.0);
-  ASSERT_NE(pin.id, 0u);
+  const PinInfo pin = *rig.core().pin(scope_of(o.model, ""), prompt_of(1, 200), seconds);
+  EXPECT_NE(pin.id, 0u);
+  return pin;
+}
+
+TEST(Core, APinnedCacheRefusesWhatCannotFitBesideIt) {
+  const EngineOptions o = options_for(300);
+  Rig rig(o);
+  const PinInfo pin = pin_prompt(rig, o, 0.0);
   const auto refused = rig.submit(prompt_of(2, 200), greedy(2));
   rig.run();
   ASSERT_TRUE(refused->finished());
   EXPECT_EQ(refused->take().result.finish_reason, FinishReason::kError);
   EXPECT_NE(refused->take().result.error->message.find("pins"), std::string::npos);
-  EXPECT_FALSE(rig.core().set_budget(bytes_of(measure, 50)));
+  EXPECT_FALSE(rig.core().set_budget(bytes_of(rig, 50)));
   EXPECT_EQ(rig.core().stats().kv_budget, *o.kv_budget);
   EXPECT_TRUE(rig.core().unpin(pin.id));
   const auto fits = rig.submit(prompt_of(2, 200), greedy(2));
@@ -468,14 +480,9 @@ TEST(Core, APinnedCacheRefusesWhatCannotFitBesideIt) {
 }
 
 TEST(Core, WhatFitsOnceAPinRunsOutWaitsForThat) {
-  EngineOptions o = options();
-  Rig measure(o);
-  o.kv_budget = bytes_of(measure, 300);
+  const EngineOptions o = options_for(300);
   Rig rig(o);
-  rig.submit(prompt_of(1, 200), greedy(2));
-  rig.run();
-  const auto pin = rig.core().pin(scope_of(o.model, ""), prompt_of(1, 200), 5.0);
-  ASSERT_TRUE(pin && pin->id != 0);
+  pin_prompt(rig, o, 5.0);
   const auto waits = rig.submit(prompt_of(2, 200), greedy(2));
   EXPECT_TRUE(rig.step());
   EXPECT_TRUE(rig.core().stalled());
@@ -491,14 +498,9 @@ TEST(Core, WhatFitsOnceAPinRunsOutWaitsForThat) {
 
 // It is let in beside the pin and outgrows what the pin leaves.
 TEST(Core, WhatOutgrowsARunningOutPinIsSetAsideAndResumes) {
-  EngineOptions o = options();
-  Rig measure(o);
-  o.kv_budget = bytes_of(measure, 700);
+  const EngineOptions o = options_for(700);
   Rig rig(o);
-  rig.submit(prompt_of(1, 200), greedy(2));
-  rig.run();
-  const auto pin = rig.core().pin(scope_of(o.model, ""), prompt_of(1, 200), 1.0);
-  ASSERT_TRUE(pin && pin->id != 0);
+  pin_prompt(rig, o, 1.0);
   const auto tape = rig.submit(prompt_of(2, 50), greedy(600));
   rig.run();
   EXPECT_EQ(tape->take().result.finish_reason, FinishReason::kLength);

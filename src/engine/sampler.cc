@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "base/splitmix.h"
+
 namespace coppice::engine {
 namespace {
 
@@ -26,14 +28,6 @@ TokenId argmax(std::span<const float> logits) {
     }
   }
   return best;
-}
-
-constexpr uint64_t kGolden = 0x9e3779b97f4a7c15u;
-
-uint64_t mixed(uint64_t x) {  // the finaliser of splitmix64
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
 }
 
 // The draw over the whole vocabulary, in order of id.
@@ -125,19 +119,21 @@ TokenId draw_cut(const Sampling& sampling, std::span<const float> logits, float 
 }  // namespace
 
 uint64_t derived_seed(uint64_t engine_seed, uint64_t number) {
-  return mixed(mixed(engine_seed + kGolden) + kGolden * number);
+  return splitmix(splitmix(engine_seed + kGoldenGamma) + kGoldenGamma * number);
 }
 
 double uniform(uint64_t seed, uint64_t choice, uint64_t index) {
-  uint64_t x = mixed(seed + kGolden);
-  x = mixed(x ^ (choice + kGolden));
-  x = mixed(x + kGolden * (index + 1));
+  uint64_t x = splitmix(seed + kGoldenGamma);
+  x = splitmix(x ^ (choice + kGoldenGamma));
+  x = splitmix(x + kGoldenGamma * (index + 1));
   return static_cast<double>(x >> 11) * 0x1.0p-53;
 }
 
-TokenId sample(const Sampling& sampling, uint64_t seed, int32_t choice, int64_t index,
-               std::span<const float> logits, std::span<const TokenId> banned,
-               SamplerScratch& scratch) {
+std::optional<TokenId> sample(const Sampling& sampling, uint64_t seed, int32_t choice,
+                              int64_t index, std::span<const float> logits,
+                              std::span<const TokenId> banned, SamplerScratch& scratch) {
+  TokenId likeliest = argmax(logits);
+  if (!std::isfinite(logits[static_cast<size_t>(likeliest)])) return std::nullopt;
   if (!banned.empty()) {
     scratch.logits.assign(logits.begin(), logits.end());
     for (const TokenId id : banned) {
@@ -146,10 +142,10 @@ TokenId sample(const Sampling& sampling, uint64_t seed, int32_t choice, int64_t 
       }
     }
     logits = scratch.logits;
+    likeliest = argmax(logits);
   }
-  const TokenId likeliest = argmax(logits);
   const float most = logits[static_cast<size_t>(likeliest)];
-  if (sampling.temperature == 0.0 || !std::isfinite(most)) return likeliest;
+  if (sampling.temperature == 0.0 || most == kNever) return likeliest;
   const double u = uniform(seed, static_cast<uint64_t>(choice), static_cast<uint64_t>(index));
   if (sampling.top_k <= 0 && sampling.top_p >= 1.0 && sampling.min_p <= 0.0) {
     return draw_uncut(logits, most, sampling.temperature, u, scratch.weights);

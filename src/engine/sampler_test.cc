@@ -52,13 +52,19 @@ std::map<TokenId, double> reference(const Sampling& s, const std::vector<float>&
   return out;
 }
 
+TokenId drawn(const Sampling& sampling, uint64_t seed, int32_t choice, int64_t index,
+              const std::vector<float>& logits, const std::vector<TokenId>& banned,
+              SamplerScratch& scratch) {
+  return sample(sampling, seed, choice, index, logits, banned, scratch).value();
+}
+
 // Draws often and compares frequencies with the textbook's probabilities, five sigmas wide.
 void expect_distribution(const Sampling& sampling, const std::vector<float>& logits) {
   constexpr int kDraws = 20000;
   const auto expected = reference(sampling, logits);
   SamplerScratch scratch;
   std::map<TokenId, int> seen;
-  for (int i = 0; i < kDraws; ++i) ++seen[sample(sampling, 7, 0, i, logits, {}, scratch)];
+  for (int i = 0; i < kDraws; ++i) ++seen[drawn(sampling, 7, 0, i, logits, {}, scratch)];
   for (const auto& [token, count] : seen) {
     ASSERT_TRUE(expected.contains(token)) << "drew " << token << ", which the cuts remove";
   }
@@ -71,20 +77,39 @@ void expect_distribution(const Sampling& sampling, const std::vector<float>& log
 TEST(Sampler, GreedyTakesTheLikeliestAndTiesGoToTheLowestId) {
   SamplerScratch scratch;
   const Sampling greedy;
-  EXPECT_EQ(sample(greedy, 1, 0, 0, std::vector<float>{0, 3, 1, 3}, {}, scratch), 1);
-  EXPECT_EQ(sample(greedy, 1, 0, 0, std::vector<float>{-5, -5, -5}, {}, scratch), 0);
+  EXPECT_EQ(drawn(greedy, 1, 0, 0, std::vector<float>{0, 3, 1, 3}, {}, scratch), 1);
+  EXPECT_EQ(drawn(greedy, 1, 0, 0, std::vector<float>{-5, -5, -5}, {}, scratch), 0);
 }
 
 TEST(Sampler, GreedyIgnoresNaN) {
   SamplerScratch scratch;
   const float nan = std::numeric_limits<float>::quiet_NaN();
-  EXPECT_EQ(sample(Sampling{}, 1, 0, 0, std::vector<float>{nan, 1, 2, nan}, {}, scratch), 2);
+  EXPECT_EQ(drawn(Sampling{}, 1, 0, 0, std::vector<float>{nan, 1, 2, nan}, {}, scratch), 2);
   Sampling hot;
   hot.temperature = 5.0;
   for (int i = 0; i < 200; ++i) {
-    const TokenId token = sample(hot, 1, 0, i, std::vector<float>{nan, 1, 2, nan}, {}, scratch);
+    const TokenId token = drawn(hot, 1, 0, i, std::vector<float>{nan, 1, 2, nan}, {}, scratch);
     EXPECT_TRUE(token == 1 || token == 2);
   }
+}
+
+TEST(Sampler, NothingIsDrawnFromABrokenRow) {
+  SamplerScratch scratch;
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const float inf = std::numeric_limits<float>::infinity();
+  for (const double temperature : {0.0, 1.0}) {
+    Sampling s;
+    s.temperature = temperature;
+    for (const auto& row : {std::vector<float>{nan, nan}, std::vector<float>{0, inf},
+                            std::vector<float>{-inf, nan}}) {
+      EXPECT_EQ(sample(s, 1, 0, 0, row, {}, scratch), std::nullopt);
+    }
+  }
+}
+
+TEST(Sampler, AFullBanLeavesTheRowsOwnOrder) {
+  SamplerScratch scratch;
+  EXPECT_EQ(drawn(Sampling{}, 1, 0, 0, {1, 2}, {0, 1}, scratch), 0);
 }
 
 TEST(Sampler, DistributionsAreTheTextbooks) {
@@ -124,7 +149,7 @@ TEST(Sampler, TopPOverAFlatVocabularyKeepsExactlyTheMass) {
   SamplerScratch scratch;
   double least = 1.0;
   for (int i = 0; i < 2000; ++i) {
-    const TokenId token = sample(s, 11, 0, i, logits, {}, scratch);
+    const TokenId token = drawn(s, 11, 0, i, logits, {}, scratch);
     ASSERT_TRUE(expected.contains(token));
     least = std::min(least, expected.at(token));
   }
@@ -137,10 +162,10 @@ TEST(Sampler, TopKOneIsGreedyAtAnyTemperature) {
   const std::vector<float> logits = random_logits(9, 50, 1.0f);
   SamplerScratch scratch;
   Sampling s;
-  const TokenId greedy = sample(s, 1, 0, 0, logits, {}, scratch);
+  const TokenId greedy = drawn(s, 1, 0, 0, logits, {}, scratch);
   s.temperature = 50.0;
   s.top_k = 1;
-  for (int i = 0; i < 100; ++i) EXPECT_EQ(sample(s, 1, 0, i, logits, {}, scratch), greedy);
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(drawn(s, 1, 0, i, logits, {}, scratch), greedy);
 }
 
 TEST(Sampler, ADrawDependsOnSeedChoiceAndIndexAlone) {
@@ -149,14 +174,14 @@ TEST(Sampler, ADrawDependsOnSeedChoiceAndIndexAlone) {
   s.temperature = 1.0;
   SamplerScratch one, two;
   std::vector<TokenId> forward, backward;
-  for (int i = 0; i < 64; ++i) forward.push_back(sample(s, 42, 1, i, logits, {}, one));
-  for (int i = 63; i >= 0; --i) backward.push_back(sample(s, 42, 1, i, logits, {}, two));
+  for (int i = 0; i < 64; ++i) forward.push_back(drawn(s, 42, 1, i, logits, {}, one));
+  for (int i = 63; i >= 0; --i) backward.push_back(drawn(s, 42, 1, i, logits, {}, two));
   std::reverse(backward.begin(), backward.end());
   EXPECT_EQ(forward, backward);
   std::vector<TokenId> other_seed, other_choice;
   for (int i = 0; i < 64; ++i) {
-    other_seed.push_back(sample(s, 43, 1, i, logits, {}, one));
-    other_choice.push_back(sample(s, 42, 2, i, logits, {}, one));
+    other_seed.push_back(drawn(s, 43, 1, i, logits, {}, one));
+    other_choice.push_back(drawn(s, 42, 2, i, logits, {}, one));
   }
   EXPECT_NE(forward, other_seed);
   EXPECT_NE(forward, other_choice);
@@ -181,11 +206,11 @@ TEST(Sampler, BannedTokensAreNeverDrawn) {
   const std::vector<float> logits{0, 10, 9, 1};
   const std::vector<TokenId> banned{1, 2, 99};
   SamplerScratch scratch;
-  EXPECT_EQ(sample(Sampling{}, 1, 0, 0, logits, banned, scratch), 3);
+  EXPECT_EQ(drawn(Sampling{}, 1, 0, 0, logits, banned, scratch), 3);
   Sampling s;
   s.temperature = 10.0;
   std::set<TokenId> seen;
-  for (int i = 0; i < 500; ++i) seen.insert(sample(s, 1, 0, i, logits, banned, scratch));
+  for (int i = 0; i < 500; ++i) seen.insert(drawn(s, 1, 0, i, logits, banned, scratch));
   EXPECT_EQ(seen, (std::set<TokenId>{0, 3}));
 }
 

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "base/check.h"
+#include "base/splitmix.h"
 
 namespace coppice::storefront {
 namespace {
@@ -100,12 +101,7 @@ std::string draw_subject(Random& random, Attribute attribute) {
 
 }  // namespace
 
-uint64_t Random::next() {
-  uint64_t z = (state_ += 0x9e3779b97f4a7c15u);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
-}
+uint64_t Random::next() { return splitmix(state_ += kGoldenGamma); }
 
 uint32_t Random::below(uint32_t n) {
   CHECK(n >= 1);

@@ -280,6 +280,14 @@ Status read_header(Cursor& in) {
 
 }  // namespace
 
+uint32_t gguf_type_id(DType type) {
+  for (const TypeRow& row : kTensorTypes) {
+    if (row.type == type) return row.id;
+  }
+  CHECK(false && "GGUF has no such type");
+  return 0;
+}
+
 Expected<GgufFile> GgufFile::read(std::span<const uint8_t> file, std::string where) {
   GgufFile out;
   out.bytes_ = file;

@@ -49,6 +49,9 @@ struct GgufValue {
   int64_t end = 0;
 };
 
+// The format's number of a tensor type. The type must be one that is read here.
+uint32_t gguf_type_id(DType type);
+
 class GgufFile {
  public:
   static Expected<GgufFile> read(std::span<const uint8_t> file, std::string where);

@@ -20,7 +20,7 @@ class GgufCheckpoint : public Checkpoint {
 
   Expected<TensorData> tensor(std::string_view name, const Shape& shape) const override {
     TRY(const TensorEntry* entry, find(name, shape));
-    const int64_t heads = rotary_heads(name);
+    const int64_t heads = interleaved_heads(config_, name);
     if (heads == 0) return tensor_data(file_.bytes(), *entry);
     return restored(*entry, heads);
   }
@@ -57,19 +57,10 @@ class GgufCheckpoint : public Checkpoint {
   }
 
  private:
-  // The heads whose rows the converter interleaved, 0 for a tensor it left alone.
-  int64_t rotary_heads(std::string_view name) const {
-    if (config_.architecture != Architecture::kLlama) return 0;
-    const std::string_view stem = name.substr(0, name.rfind('.'));
-    if (stem.ends_with(".self_attn.q_proj")) return config_.num_attention_heads;
-    if (stem.ends_with(".self_attn.k_proj")) return config_.num_key_value_heads;
-    return 0;
-  }
-
   Expected<const TensorEntry*> find(std::string_view name, const Shape& shape) const {
     const std::string own = hf_to_gguf(name);
     TRY(const TensorEntry* entry, find_tensor(file_.tensors(), own, shape, file_.where()));
-    const int64_t heads = rotary_heads(name);
+    const int64_t heads = interleaved_heads(config_, name);
     const int64_t rows = entry->shape.rank() > 0 ? entry->shape[0] : 0;
     if (heads != 0 && rows != heads * config_.head_dim) {
       return fail(ErrorCode::kCorrupt, file_.where() + ": tensor " + quote_name(own) +

@@ -23,4 +23,7 @@ Expected<std::unique_ptr<Checkpoint>> open_gguf_bytes(std::span<const uint8_t> b
 // The config that a file's metadata and tensors state, with the same bounds as config.json's.
 Expected<ModelConfig> read_gguf_config(const GgufFile& file);
 
+// general.architecture's name for it.
+std::string_view gguf_architecture(Architecture architecture);
+
 }  // namespace coppice::model

@@ -207,6 +207,12 @@ Status read_special_ids(const GgufFile& file, ModelConfig& config) {
 
 }  // namespace
 
+std::string_view gguf_architecture(Architecture architecture) {
+  const auto* row = std::ranges::find(kArchitectures, architecture, &ArchitectureRow::architecture);
+  CHECK(row != kArchitectures.end());
+  return row->name;
+}
+
 Expected<ModelConfig> read_gguf_config(const GgufFile& file) {
   TRY(const ArchitectureRow* row, find_architecture(file));
   const Keys keys(file, row->name);

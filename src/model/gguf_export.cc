@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "model/gguf_checkpoint.h"
 #include "model/gguf_names.h"
 #include "model/gguf_tokenizer.h"
 #include "model/gguf_writer.h"
@@ -15,18 +16,6 @@
 
 namespace coppice::model {
 namespace {
-
-std::string_view architecture_name(Architecture architecture) {
-  switch (architecture) {
-    case Architecture::kLlama:
-      return "llama";
-    case Architecture::kQwen2:
-      return "qwen2";
-    case Architecture::kQwen3:
-      return "qwen3";
-  }
-  return "";
-}
 
 // llama.cpp's general.file_type.
 uint32_t file_type(DType type) {
@@ -92,7 +81,6 @@ class Exporter {
   Status write_tokenizer();
   Status plan_tensors();
   DType type_for(const std::string& name, const Shape& shape) const;
-  int64_t rotary_heads(std::string_view name) const;
   Status fill(const Planned& planned, std::span<std::byte> bytes) const;
 
   const Checkpoint& checkpoint_;
@@ -104,7 +92,7 @@ class Exporter {
 };
 
 void Exporter::write_config() {
-  const std::string name(architecture_name(config_.architecture));
+  const std::string name(gguf_architecture(config_.architecture));
   const auto integer = [&](const char* key, int64_t value) {
     writer_.integer(name + "." + key, static_cast<uint32_t>(value));
   };
@@ -164,20 +152,12 @@ DType Exporter::type_for(const std::string& name, const Shape& shape) const {
   return shape[1] % dtype_block(type) == 0 ? type : DType::kBF16;
 }
 
-int64_t Exporter::rotary_heads(std::string_view name) const {
-  if (config_.architecture != Architecture::kLlama) return 0;
-  const std::string_view stem = name.substr(0, name.rfind('.'));
-  if (stem.ends_with(".self_attn.q_proj")) return config_.num_attention_heads;
-  if (stem.ends_with(".self_attn.k_proj")) return config_.num_key_value_heads;
-  return 0;
-}
-
 Status Exporter::plan_tensors() {
   for (const std::string& name : checkpoint_.names()) {
     if (name.ends_with("rotary_emb.inv_freq") || name == "rope_freqs.weight") continue;
     if (config_.tie_word_embeddings && name == "lm_head.weight") continue;
     TRY(const Shape shape, checkpoint_.shape(name));
-    planned_.push_back({name, shape, type_for(name, shape), rotary_heads(name)});
+    planned_.push_back({name, shape, type_for(name, shape), interleaved_heads(config_, name)});
     writer_.tensor(hf_to_gguf(name), shape, planned_.back().type);
   }
   if (!divisors_.empty()) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "model/random_checkpoint.h"
+#include "model/test_config.h"
 #include "model/test_files.h"
 #include "tensor/widen.h"
 
@@ -40,28 +41,6 @@ std::unique_ptr<Checkpoint> exported(const Checkpoint& from, const std::string& 
   return std::move(*read);
 }
 
-void expect_same_config(const ModelConfig& a, const ModelConfig& b) {
-  EXPECT_EQ(a.architecture, b.architecture);
-  EXPECT_EQ(a.hidden_size, b.hidden_size);
-  EXPECT_EQ(a.intermediate_size, b.intermediate_size);
-  EXPECT_EQ(a.num_hidden_layers, b.num_hidden_layers);
-  EXPECT_EQ(a.num_attention_heads, b.num_attention_heads);
-  EXPECT_EQ(a.num_key_value_heads, b.num_key_value_heads);
-  EXPECT_EQ(a.head_dim, b.head_dim);
-  EXPECT_EQ(a.vocab_size, b.vocab_size);
-  EXPECT_EQ(a.max_position_embeddings, b.max_position_embeddings);
-  EXPECT_EQ(a.tie_word_embeddings, b.tie_word_embeddings);
-  EXPECT_EQ(a.attention_bias, b.attention_bias);
-  EXPECT_EQ(a.qk_norm, b.qk_norm);
-  EXPECT_EQ(a.bos_token_id, b.bos_token_id);
-  EXPECT_EQ(a.eos_token_ids, b.eos_token_ids);
-  EXPECT_EQ(static_cast<float>(a.rms_norm_eps), static_cast<float>(b.rms_norm_eps));
-  ASSERT_EQ(a.rope_inv_freq.size(), b.rope_inv_freq.size());
-  for (size_t i = 0; i < a.rope_inv_freq.size(); ++i) {
-    EXPECT_NEAR(a.rope_inv_freq[i] / b.rope_inv_freq[i], 1.0f, 2e-7f);
-  }
-}
-
 // Every golden: F32 is the same to the last bit, each type within its rounding.
 TEST(GgufExport, WhatIsWrittenIsReadBack) {
   const TemporaryDirectory dir;
@@ -73,7 +52,10 @@ TEST(GgufExport, WhatIsWrittenIsReadBack) {
                                       {DType::kQ8_0, 0.01},
                                       {DType::kQ4_0, 0.12}}) {
       const auto read = exported(**from, dir.path() + "/x.gguf", type);
-      expect_same_config((*from)->config(), read->config());
+      const ModelConfig& config = (*from)->config();
+      expect_same_config(config, read->config());
+      EXPECT_EQ(config.bos_token_id, read->config().bos_token_id);
+      EXPECT_EQ(config.eos_token_ids, read->config().eos_token_ids);
       int matrices = 0;
       for (const std::string& name : (*from)->names()) {
         if (!read->has(name)) {
@@ -124,7 +106,7 @@ TEST(GgufExport, RefusesAndLeavesNothingBehind) {
   EXPECT_TRUE(contains(refused.error().message, "f32, f16, bf16, q8_0, q4_0 and q4_k"));
   const auto nowhere = export_gguf(*from, dir.path() + "/no/x.gguf", {});
   ASSERT_FALSE(nowhere);
-  EXPECT_TRUE(contains(nowhere.error().message, "cannot be written"));
+  EXPECT_TRUE(contains(nowhere.error().message, "cannot create"));
   EXPECT_TRUE(std::filesystem::is_empty(dir.path()));
 }
 

@@ -62,6 +62,14 @@ std::string hf_to_gguf(std::string_view name) {
   return translate(name, {&NamePair::hf, &NamePair::gguf});
 }
 
+int64_t interleaved_heads(const ModelConfig& config, std::string_view name) {
+  if (config.architecture != Architecture::kLlama) return 0;
+  const std::string_view stem = name.substr(0, name.rfind('.'));
+  if (stem.ends_with(".self_attn.q_proj")) return config.num_attention_heads;
+  if (stem.ends_with(".self_attn.k_proj")) return config.num_key_value_heads;
+  return 0;
+}
+
 int64_t interleaved_row(int64_t n, int64_t head_dim) {
   const int64_t head = n / head_dim, at = n % head_dim, half = head_dim / 2;
   return head * head_dim + 2 * (at % half) + at / half;

@@ -9,6 +9,8 @@
 #include <string>
 #include <string_view>
 
+#include "model/config.h"
+
 namespace coppice::model {
 
 std::string gguf_to_hf(std::string_view name);  // "blk.0.attn_q.weight" -> "model.layers.0...."
@@ -20,6 +22,8 @@ std::string hf_to_gguf(std::string_view name);
 void restore_rotary_rows(const std::byte* from, std::byte* to, int64_t heads, int64_t head_dim,
                          int64_t row_bytes);
 
+// The heads of a projection whose rows are interleaved in the file: q and k of Llama; else 0.
+int64_t interleaved_heads(const ModelConfig& config, std::string_view name);
 // The row of the file that row n of the checkpoint becomes.
 int64_t interleaved_row(int64_t n, int64_t head_dim);
 

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "model/strict_json.h"
+#include "model/tokenizer_document.h"
 
 namespace coppice::model {
 namespace {
@@ -170,13 +171,7 @@ Expected<json> added_tokens(const GgufFile& file, const std::vector<std::string_
   for (size_t id = 0; id < types.size(); ++id) {
     if (types[id] != kControl && types[id] != kUserDefined) continue;
     if (tokens[id].empty()) return wrong_element(file, kTokens, id, "is an empty special token");
-    added.push_back({{"id", id},
-                     {"content", tokens[id]},
-                     {"single_word", false},
-                     {"lstrip", false},
-                     {"rstrip", false},
-                     {"normalized", false},
-                     {"special", types[id] == kControl}});
+    added.push_back(added_token(static_cast<int64_t>(id), tokens[id], types[id] == kControl));
   }
   return json(std::move(added));
 }
@@ -189,10 +184,7 @@ json pre_tokenizer_json(const PreTokenizer& pre) {
                      {"behavior", "Isolated"},
                      {"invert", false}});
   }
-  steps.push_back({{"type", "ByteLevel"},
-                   {"add_prefix_space", false},
-                   {"trim_offsets", false},
-                   {"use_regex", false}});
+  steps.push_back(byte_level(false));
   return {{"type", "Sequence"}, {"pretokenizers", std::move(steps)}};
 }
 
@@ -343,30 +335,14 @@ Expected<std::string> gguf_tokenizer_json(const GgufFile& file, int32_t vocab_si
   TRY(json merges, merge_list(file));
   TRY(json added, added_tokens(file, tokens));
   TRY(json frame, post_processor(file, tokens, *pre));
-  const json document = {{"version", "1.0"},
-                         {"truncation", nullptr},
-                         {"padding", nullptr},
-                         {"added_tokens", std::move(added)},
-                         {"normalizer", pre->composes ? json{{"type", "NFC"}} : json(nullptr)},
-                         {"pre_tokenizer", pre_tokenizer_json(*pre)},
-                         {"post_processor", std::move(frame)},
-                         {"decoder",
-                          {{"type", "ByteLevel"},
-                           {"add_prefix_space", true},
-                           {"trim_offsets", true},
-                           {"use_regex", true}}},
-                         {"model",
-                          {{"type", "BPE"},
-                           {"dropout", nullptr},
-                           {"unk_token", nullptr},
-                           {"continuing_subword_prefix", nullptr},
-                           {"end_of_word_suffix", nullptr},
-                           {"fuse_unk", false},
-                           {"byte_fallback", false},
-                           {"ignore_merges", pre->whole_words},
-                           {"vocab", std::move(vocab)},
-                           {"merges", std::move(merges)}}}};
-  return document.dump();
+  return tokenizer_document({.vocab = std::move(vocab),
+                             .merges = std::move(merges),
+                             .added_tokens = std::move(added),
+                             .normalizer = pre->composes ? json{{"type", "NFC"}} : json(nullptr),
+                             .pre_tokenizer = pre_tokenizer_json(*pre),
+                             .post_processor = std::move(frame),
+                             .whole_words = pre->whole_words})
+      .dump();
 }
 
 }  // namespace coppice::model

@@ -1,10 +1,8 @@
 #include "model/gguf_writer.h"
 
 #include <bit>
-#include <cstdio>
-#include <memory>
-#include <utility>
 
+#include "base/file.h"
 #include "model/gguf.h"
 
 namespace coppice::model {
@@ -21,21 +19,6 @@ void put(std::string& out, uint64_t number, int bytes) {
 void put_text(std::string& out, std::string_view text) {
   put(out, text.size(), 8);
   out += text;
-}
-
-uint32_t type_id(DType type) {
-  constexpr std::pair<DType, uint32_t> kIds[] = {
-      {DType::kF32, 0},   {DType::kF16, 1},   {DType::kQ4_0, 2},  {DType::kQ8_0, 8},
-      {DType::kQ4_K, 12}, {DType::kQ5_K, 13}, {DType::kQ6_K, 14}, {DType::kBF16, 30}};
-  for (const auto& [known, id] : kIds) {
-    if (known == type) return id;
-  }
-  CHECK(false && "GGUF has no such type here");
-  return 0;
-}
-
-tl::unexpected<Error> cannot_write(const std::string& path) {
-  return fail(ErrorCode::kInternal, path + ": cannot be written");
 }
 
 uint32_t id(GgufType type) { return static_cast<uint32_t>(type); }
@@ -86,7 +69,7 @@ void GgufWriter::tensor(std::string_view name, const Shape& shape, DType type) {
   put_text(tensors_, name);
   put(tensors_, static_cast<uint64_t>(shape.rank()), 4);
   for (int axis = shape.rank(); axis-- > 0;) put(tensors_, static_cast<uint64_t>(shape[axis]), 8);
-  put(tensors_, type_id(type), 4);
+  put(tensors_, gguf_type_id(type), 4);
   put(tensors_, static_cast<uint64_t>(data_bytes_), 8);
   sizes_.push_back(dtype_bytes(type, shape.elements()));
   data_bytes_ += aligned(sizes_.back());
@@ -101,30 +84,17 @@ Status GgufWriter::write(const std::string& path, const Fill& fill) const {
   head += tensors_;
   head.resize(static_cast<size_t>(aligned(static_cast<int64_t>(head.size()))), '\0');
 
-  const std::string partial = path + ".partial";
-  const Status written = write_to(partial, head, fill);
-  if (written && std::rename(partial.c_str(), path.c_str()) == 0) return {};
-  (void)std::remove(partial.c_str());
-  if (!written) return written;
-  return cannot_write(path);
-}
-
-Status GgufWriter::write_to(const std::string& path, const std::string& head,
-                            const Fill& fill) const {
-  const auto close = [](std::FILE* file) { std::fclose(file); };
-  std::unique_ptr<std::FILE, decltype(close)> out(std::fopen(path.c_str(), "wb"), close);
-  if (out == nullptr || std::fwrite(head.data(), 1, head.size(), out.get()) != head.size()) {
-    return cannot_write(path);
-  }
-  std::vector<std::byte> bytes;
-  for (size_t i = 0; i < sizes_.size(); ++i) {
-    bytes.assign(static_cast<size_t>(aligned(sizes_[i])), std::byte{0});
-    TRY_STATUS(fill(i, std::span(bytes).first(static_cast<size_t>(sizes_[i]))));
-    if (std::fwrite(bytes.data(), 1, bytes.size(), out.get()) != bytes.size())
-      return cannot_write(path);
-  }
-  if (std::fclose(out.release()) != 0) return cannot_write(path);
-  return {};
+  return write_file(path, [&](const FileSink& sink) -> Status {
+    TRY_STATUS(sink(head));
+    std::string bytes;
+    for (size_t i = 0; i < sizes_.size(); ++i) {
+      bytes.assign(static_cast<size_t>(aligned(sizes_[i])), '\0');
+      TRY_STATUS(
+          fill(i, std::as_writable_bytes(std::span(bytes)).first(static_cast<size_t>(sizes_[i]))));
+      TRY_STATUS(sink(bytes));
+    }
+    return {};
+  });
 }
 
 }  // namespace coppice::model

@@ -1,9 +1,7 @@
 // What:    writes a GGUF v3 file: metadata, then every tensor's bytes as they are made.
 // Owns:    the metadata and the list of tensors.
 // Threads: one.
-// Fails:   write: kInternal naming the path; what the caller's function fails with. The file
-// appears
-//          under its name only when it is whole.
+// Fails:   write: as write_file (base/file.h), or with what the caller's function fails with.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +24,8 @@ class GgufWriter {
   void text(std::string_view key, std::string_view value);
   void texts(std::string_view key, const std::vector<std::string>& values);
   void integers(std::string_view key, const std::vector<int32_t>& values);
-  // shape: outermost first, as everywhere in this project. kUnsupported types are CHECKs.
+  // shape: outermost first, as everywhere in this project. The type must be one that gguf_type_id()
+  // knows.
   void tensor(std::string_view name, const Shape& shape, DType type);
 
   // fill(i, bytes) makes the bytes of the i-th tensor, in order.
@@ -35,7 +34,6 @@ class GgufWriter {
 
  private:
   void key(std::string_view name, uint32_t type);
-  Status write_to(const std::string& path, const std::string& head, const Fill& fill) const;
 
   std::string pairs_, tensors_;
   uint64_t pair_count_ = 0;

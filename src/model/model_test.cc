@@ -53,25 +53,6 @@ std::vector<int32_t> random_tokens(size_t count, int32_t vocab) {
   return tokens;
 }
 
-// Logits after every token, when the tokens come in slices of these sizes.
-std::vector<float> logits_in_slices(ops::Backend& backend, Model& model, DType kv_type,
-                                    const std::vector<int32_t>& tokens,
-                                    const std::vector<int32_t>& slices) {
-  TestSequence sequence(backend, model.config(), kv_type, static_cast<int32_t>(tokens.size()));
-  std::vector<float> out;
-  size_t at = 0;
-  for (const int32_t size : slices) {
-    std::vector<int32_t> rows(static_cast<size_t>(size));
-    std::iota(rows.begin(), rows.end(), 0);
-    const TensorView logits =
-        sequence.step(model, std::span(tokens).subspan(at, rows.size()), rows);
-    out.insert(out.end(), logits.f32(), logits.f32() + logits.elements());
-    at += rows.size();
-  }
-  EXPECT_EQ(at, tokens.size());
-  return out;
-}
-
 std::vector<int32_t> random_slices(int32_t total, uint32_t seed) {
   std::mt19937 rng(seed);
   std::vector<int32_t> slices;

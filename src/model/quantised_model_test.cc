@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <numeric>
 #include <random>
 #include <vector>
 
@@ -38,18 +37,7 @@ class QuantisedModel : public ::testing::TestWithParam<DType> {
     const auto model =
         Model::load(*checkpoint_, *backend, {.max_rows = kTokens, .max_logit_rows = kTokens})
             .value();
-    TestSequence sequence(*backend, model->config(), DType::kF32, kTokens);
-    std::vector<float> out;
-    size_t at = 0;
-    for (const int32_t size : slices) {
-      std::vector<int32_t> rows(static_cast<size_t>(size));
-      std::iota(rows.begin(), rows.end(), 0);
-      const TensorView got =
-          sequence.step(*model, std::span(tokens_).subspan(at, rows.size()), rows);
-      out.insert(out.end(), got.f32(), got.f32() + got.elements());
-      at += rows.size();
-    }
-    return out;
+    return logits_in_slices(*backend, *model, DType::kF32, tokens_, slices);
   }
 
   const TemporaryDirectory dir_;

@@ -10,8 +10,11 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/splitmix.h"
 #include "model/rope_scaling.h"
 #include "model/tensor_entry.h"
+#include "model/tokenizer_document.h"
+#include "text/byte_alphabet.h"
 
 namespace coppice::model {
 namespace {
@@ -49,15 +52,9 @@ Expected<std::array<int64_t, 7>> read_numbers(const std::string& shape) {
   return numbers;
 }
 
-uint64_t mixed(uint64_t x) {  // the finaliser of splitmix64
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
-
 uint64_t stream_of(uint64_t seed, std::string_view name) {
-  uint64_t stream = mixed(seed + 1);
-  for (const char c : name) stream = mixed(stream ^ static_cast<unsigned char>(c));
+  uint64_t stream = splitmix(seed + 1);
+  for (const char c : name) stream = splitmix(stream ^ static_cast<unsigned char>(c));
   return stream;
 }
 
@@ -66,15 +63,6 @@ float nearly_normal(uint64_t bits) {
   int64_t sum = 0;
   for (int i = 0; i < 4; ++i) sum += static_cast<int64_t>(bits >> 16 * i & 0xffff);
   return static_cast<float>(sum - 2 * 0xffff) * (1.7320508f / 0xffff);
-}
-
-// GPT-2's printable stand-ins for bytes: those that print stand for themselves.
-std::string stand_in(int byte, int& next) {
-  const bool prints =
-      (byte >= '!' && byte <= '~') || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
-  const int code = prints ? byte : next++;
-  if (code < 0x80) return std::string(1, static_cast<char>(code));
-  return {static_cast<char>(0xc0 | code >> 6), static_cast<char>(0x80 | (code & 63))};
 }
 
 class RandomCheckpoint : public Checkpoint {
@@ -136,7 +124,7 @@ class RandomCheckpoint : public Checkpoint {
       const uint64_t stream = stream_of(seed_, name);
       const float scale = 1.0f / std::sqrt(static_cast<float>(wanted[1]));
       for (int64_t i = 0; i < wanted.elements(); ++i) {
-        const uint64_t bits = mixed(stream + 0x9e3779b97f4a7c15u * static_cast<uint64_t>(i));
+        const uint64_t bits = splitmix(stream + kGoldenGamma * static_cast<uint64_t>(i));
         out[i] = to_bf16(scale * nearly_normal(bits));
       }
     }
@@ -146,40 +134,19 @@ class RandomCheckpoint : public Checkpoint {
   Expected<std::string> tokenizer_json() const override {
     using nlohmann::json;
     json vocab = json::object();
-    int next = 256;
-    for (int byte = 0; byte < 256; ++byte) vocab[stand_in(byte, next)] = byte;
-    json added = json::array();
-    for (int id = 256; id < kLeastVocabulary; ++id) {
-      added.push_back({{"id", id},
-                       {"content", id == 256 ? "<|bos|>" : "<|eos|>"},
-                       {"single_word", false},
-                       {"lstrip", false},
-                       {"rstrip", false},
-                       {"normalized", false},
-                       {"special", true}});
+    for (int byte = 0; byte < 256; ++byte) {
+      std::string stand_in;
+      text::append_byte_chars(std::string(1, static_cast<char>(byte)), &stand_in);
+      vocab[stand_in] = byte;
     }
-    const json bytes = {{"type", "ByteLevel"},
-                        {"add_prefix_space", false},
-                        {"trim_offsets", true},
-                        {"use_regex", true}};
-    const json document = {{"version", "1.0"},
-                           {"added_tokens", added},
-                           {"normalizer", nullptr},
-                           {"pre_tokenizer", bytes},
-                           {"post_processor", nullptr},
-                           {"decoder", bytes},
-                           {"model",
-                            {{"type", "BPE"},
-                             {"dropout", nullptr},
-                             {"unk_token", nullptr},
-                             {"continuing_subword_prefix", nullptr},
-                             {"end_of_word_suffix", nullptr},
-                             {"fuse_unk", false},
-                             {"byte_fallback", false},
-                             {"ignore_merges", false},
-                             {"vocab", vocab},
-                             {"merges", json::array()}}}};
-    return document.dump();
+    return tokenizer_document({.vocab = std::move(vocab),
+                               .merges = json::array(),
+                               .added_tokens = json::array({added_token(256, "<|bos|>", true),
+                                                            added_token(257, "<|eos|>", true)}),
+                               .normalizer = nullptr,
+                               .pre_tokenizer = byte_level(true),
+                               .post_processor = nullptr})
+        .dump();
   }
 
  private:
@@ -191,7 +158,7 @@ class RandomCheckpoint : public Checkpoint {
 
 }  // namespace
 
-Expected<std::unique_ptr<Checkpoint>> open_random(const std::string& shape, uint64_t seed) {
+Expected<ModelConfig> random_config(const std::string& shape) {
   TRY(const auto numbers, read_numbers(shape));
   const auto [hidden, layers, heads, kv_heads, head_dim, inner, vocabulary] = numbers;
   if (hidden > ConfigLimits::kHidden || layers > ConfigLimits::kLayers ||
@@ -215,6 +182,11 @@ Expected<std::unique_ptr<Checkpoint>> open_random(const std::string& shape, uint
   config.eos_token_ids = {257};
   TRY_STATUS(check_config(config, "random weights"));
   config.rope_inv_freq = rope_inverse_frequencies(config.rope_theta, config.head_dim, {});
+  return config;
+}
+
+Expected<std::unique_ptr<Checkpoint>> open_random(const std::string& shape, uint64_t seed) {
+  TRY(ModelConfig config, random_config(shape));
   return std::make_unique<RandomCheckpoint>(shape, std::move(config), seed);
 }
 

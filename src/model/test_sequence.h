@@ -76,4 +76,23 @@ class TestSequence {
   Buffer memory_;
 };
 
+// Logits [T, V] after every token, when the tokens come in slices of these sizes.
+inline std::vector<float> logits_in_slices(ops::Backend& backend, Model& model, DType kv_type,
+                                           const std::vector<int32_t>& tokens,
+                                           const std::vector<int32_t>& slices) {
+  TestSequence sequence(backend, model.config(), kv_type, static_cast<int32_t>(tokens.size()));
+  std::vector<float> out;
+  size_t at = 0;
+  for (const int32_t size : slices) {
+    std::vector<int32_t> rows(static_cast<size_t>(size));
+    std::iota(rows.begin(), rows.end(), 0);
+    const TensorView logits =
+        sequence.step(model, std::span(tokens).subspan(at, rows.size()), rows);
+    out.insert(out.end(), logits.f32(), logits.f32() + logits.elements());
+    at += rows.size();
+  }
+  CHECK(at == tokens.size());
+  return out;
+}
+
 }  // namespace coppice::model::testing

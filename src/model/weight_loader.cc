@@ -3,26 +3,11 @@
 #include <algorithm>
 #include <utility>
 
+#include "tensor/quant_block.h"
+#include "tensor/widen.h"
+
 namespace coppice::model {
 namespace {
-
-Status widen(const std::string& name, const TensorView& from, float* to) {
-  const int64_t n = from.elements();
-  switch (from.type()) {
-    case DType::kF32:
-      std::copy_n(from.f32(), n, to);
-      return {};
-    case DType::kF16:
-      std::transform(from.as_f16(), from.as_f16() + n, to, [](f16 x) { return to_float(x); });
-      return {};
-    case DType::kBF16:
-      std::transform(from.as_bf16(), from.as_bf16() + n, to, [](bf16 x) { return to_float(x); });
-      return {};
-    default:
-      return fail(ErrorCode::kUnsupported, name + " is " + std::string(dtype_name(from.type())) +
-                                               "; a norm or bias must be f32, f16 or bf16");
-  }
-}
 
 Status check_limit(int64_t limit, int64_t beside, int64_t weights) {
   if (limit == 0 || weights <= limit - beside) return {};
@@ -88,10 +73,15 @@ Expected<int64_t> WeightLoader::load_tensor(const Wanted& wanted) {
 
 Expected<int64_t> WeightLoader::load_vector(const Wanted& wanted, const TensorView& source,
                                             Vector& into) {
+  if (is_quantised(source.type())) {
+    return fail(ErrorCode::kUnsupported, wanted.name + " is " +
+                                             std::string(dtype_name(source.type())) +
+                                             "; a norm or bias must be f32, f16 or bf16");
+  }
   const int64_t bytes = dtype_bytes(DType::kF32, source.elements());
   TRY(into.data, backend_.allocate(bytes));
   into.view = into.data.view(DType::kF32, source.shape());
-  TRY_STATUS(widen(wanted.name, source, into.view.f32()));
+  widen_row(source.reshaped({1, source.elements()}), 0, into.view.f32());
   return bytes;
 }
 

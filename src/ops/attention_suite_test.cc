@@ -42,7 +42,8 @@ class AttentionSuite : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
     subject_ = make_subject(GetParam(), 1);
-    if (subject_ == nullptr) GTEST_SKIP() << "this CPU does not have it";
+    if (subject_ == nullptr)
+      GTEST_SKIP() << GetParam() << ": this CPU does not have its instructions";
   }
   Subject& subject() { return *subject_; }
   std::unique_ptr<Subject> another(int threads) { return make_subject(GetParam(), threads); }
@@ -263,7 +264,10 @@ TEST(AttentionCanary, ReversedFoldIsAccurateAndNotBitEqual) {
 // The two instruction sets without a bf16 dot promise the same bits.
 TEST(AttentionKernels, Avx2AndAvx512AreBitEqual) {
   const auto avx2 = make_subject("kernel/avx2", 1), avx512 = make_subject("kernel/avx512", 1);
-  if (avx2 == nullptr || avx512 == nullptr) GTEST_SKIP() << "needs both";
+  if (avx2 == nullptr || avx512 == nullptr) {
+    GTEST_SKIP() << "compares kernel/avx2 with kernel/avx512; this CPU has "
+                 << (avx2 == nullptr ? "neither" : "only the first");
+  };
   const Shape3 shape{.kv_heads = 2, .group = 3, .dim = 64};
   Case c(*avx2, shape, Data::kOrdinary, 11);
   grow(c, shape, false, -1, 4);

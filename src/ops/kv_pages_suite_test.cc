@@ -20,7 +20,8 @@ class KvPagesSuite : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
     subject_ = make_subject(GetParam(), 1);
-    if (subject_ == nullptr) GTEST_SKIP() << "this CPU does not have it";
+    if (subject_ == nullptr)
+      GTEST_SKIP() << GetParam() << ": this CPU does not have its instructions";
   }
   Subject& subject() { return *subject_; }
 

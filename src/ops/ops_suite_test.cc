@@ -41,12 +41,14 @@ std::unique_ptr<Backend> make(const Setup& s) {
   return std::move(*backend);
 }
 
+constexpr const char* kInstructionSets[] = {"avx2", "avx512", "avx512bf16"};
+
 // Every backend of this build on every instruction set of this machine.
 std::vector<Setup> all_setups() {
   std::vector<Setup> setups;
   for (const DType weights : {DType::kF32, DType::kBF16}) {
     setups.push_back({"ref", "auto", weights, 1});
-    for (const std::string isa : {"avx2", "avx512", "avx512bf16"}) {
+    for (const std::string isa : kInstructionSets) {
       if (!make_backend("cpu", {1, isa, weights})) continue;
       for (const int threads : {1, 2}) setups.push_back({"cpu", isa, weights, threads});
     }
@@ -127,6 +129,15 @@ class OpsSuite : public testing::TestWithParam<Setup> {
   std::unique_ptr<Backend> backend_ = make(GetParam());
 };
 INSTANTIATE_TEST_SUITE_P(Backends, OpsSuite, testing::ValuesIn(all_setups()), setup_name);
+
+TEST(Backends, EveryInstructionSetRan) {
+  std::string refusals;
+  for (const char* isa : kInstructionSets) {
+    const auto backend = make_backend("cpu", {1, isa, DType::kBF16});
+    if (!backend) refusals += std::string(isa) + " did not: " + backend.error().message + "; ";
+  }
+  if (!refusals.empty()) GTEST_SKIP() << refusals;
+}
 
 // --- matmul
 

@@ -18,17 +18,12 @@ int64_t rounded_up(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 }  // namespace
 
-Status QuantScratch::grow(int64_t bytes) {
-  if (memory_.bytes() >= bytes) return {};
-  TRY(memory_, allocate_lazily(bytes));
-  return {};
-}
-
 Status QuantScratch::reserve(int64_t count, int64_t depth) {
   // A code a value; a scale in 32 values; a sum in 16.
   const int64_t values = count * depth;
-  return grow(rounded_up(values) + rounded_up(values / 32 * int64_t{sizeof(float)}) +
-              rounded_up(values / 16 * int64_t{sizeof(int16_t)}));
+  return grow_lazily(memory_, rounded_up(values) +
+                                  rounded_up(values / 32 * int64_t{sizeof(float)}) +
+                                  rounded_up(values / 16 * int64_t{sizeof(int16_t)}));
 }
 
 QuantRows QuantScratch::rows(DType type, int64_t count, int64_t depth) {
@@ -40,7 +35,8 @@ QuantRows QuantScratch::rows(DType type, int64_t count, int64_t depth) {
   const int64_t codes = rounded_up(count * depth);
   const int64_t scales = rounded_up(count * rows.blocks * int64_t{sizeof(float)});
   const int64_t sums = rounded_up(count * rows.groups * int64_t{sizeof(int16_t)});
-  CHECK(grow(codes + scales + sums) && "no address space for the quantised rows of a product");
+  CHECK(grow_lazily(memory_, codes + scales + sums) &&
+        "no address space for the quantised rows of a product");
   rows.codes = reinterpret_cast<int8_t*>(memory_.data());
   rows.scales = reinterpret_cast<float*>(memory_.data() + codes);
   rows.sums = reinterpret_cast<int16_t*>(memory_.data() + codes + scales);

@@ -19,7 +19,6 @@ class QuantScratch {
   int64_t bytes() const { return memory_.bytes(); }
 
  private:
-  Status grow(int64_t bytes);
   Buffer memory_;
 };
 

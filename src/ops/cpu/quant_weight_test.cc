@@ -22,10 +22,12 @@ struct Setup {
   int threads;
 };
 
+constexpr const char* kInstructionSets[] = {"avx2", "avx512"};
+
 std::vector<Setup> all_setups() {
   std::vector<Setup> setups;
   for (const DType type : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K}) {
-    for (const std::string isa : {"avx2", "avx512"}) {
+    for (const std::string isa : kInstructionSets) {
       if (!choose_isa(isa)) continue;
       for (const int threads : {1, 2}) setups.push_back({type, isa, threads});
     }
@@ -110,6 +112,15 @@ class QuantWeightTest : public testing::TestWithParam<Setup> {
   QuantScratch scratch_;
 };
 INSTANTIATE_TEST_SUITE_P(All, QuantWeightTest, testing::ValuesIn(all_setups()), setup_name);
+
+TEST(QuantKernels, EveryInstructionSetRan) {
+  std::string refusals;
+  for (const char* isa : kInstructionSets) {
+    const auto chosen = choose_isa(isa);
+    if (!chosen) refusals += std::string(isa) + " did not: " + chosen.error().message + "; ";
+  }
+  if (!refusals.empty()) GTEST_SKIP() << refusals;
+}
 
 TEST_P(QuantWeightTest, IsThePlainArithmeticToTheLastBit) {
   const int64_t cols = 512;
