@@ -3,11 +3,18 @@
 // Threads: one caller at a time; the caller takes part. No call may be made from inside fn.
 // Fails:   never; a thread that cannot be started or pinned only costs speed.
 //
-// A job is three plain fields and two counters:
-//   unclaimed_  items nobody has taken yet; a worker takes one by counting down
-//   finished_   items done; the caller returns when it reaches the count
+// Threads whose cores share a last-level cache form a group, and every group has a stretch of the
+// items in proportion to its threads. So what a group touched first (a weight's panels when they
+// were packed) it works on later: from its own cache and its own node's memory. Who runs out of
+// items takes those of other groups.
+//
+// A job is plain fields and counters:
+//   group.unclaimed   items of its stretch nobody has taken yet; a worker takes one by counting
+//   down group.unfinished  items of its stretch not done yet: a line that mostly stays within one
+//   cache unfinished_       groups not done yet; the caller returns when there are none posted_
+//   jobs begun; whoever finds nothing to do waits for the next
 // Invariants
-//   1. Fields are written only while unclaimed_ is 0 and finished_ equals the last count.
+//   1. Fields are written only while every unclaimed and unfinished is 0.
 //   2. A worker reads them only after it took an item, so the job it reads cannot end under it.
 //   3. Every item runs exactly once; in which order and on which thread is not defined.
 #pragma once
@@ -19,12 +26,14 @@
 #include <type_traits>
 #include <vector>
 
+#include "ops/cpu/topology.h"
+
 namespace coppice::ops::cpu {
 
 class ThreadPool {
  public:
   // threads >= 1, the caller included.
-  explicit ThreadPool(int threads);
+  explicit ThreadPool(int threads, const Topology& topology = this_machine());
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -45,22 +54,28 @@ class ThreadPool {
 
  private:
   using Function = void (*)(void* context, int32_t item, int32_t thread);
-  static constexpr int32_t kStop = -1;
+  struct alignas(64) Group {
+    std::atomic<int32_t> unclaimed{0};
+    std::atomic<int32_t> unfinished{0};
+    int32_t end = 0;      // of its stretch of items
+    int32_t threads = 0;  // those that begin here
+  };
 
   void run(int32_t count, Function function, void* context);
+  void post();
   void take_items(int32_t thread);
+  void take_items_of(Group& group, int32_t thread);
   void work(int32_t thread);
 
   int threads_;
+  std::vector<Group> groups_;
+  std::vector<int32_t> group_of_;  // [threads]
   Function function_ = nullptr;
   void* context_ = nullptr;
-  int32_t count_ = 0;
-  alignas(64) std::atomic<int32_t> unclaimed_{0};
-  alignas(64) std::atomic<int32_t> finished_{0};
+  alignas(64) std::atomic<uint32_t> posted_{0};
+  std::atomic<bool> stopping_{false};
+  alignas(64) std::atomic<int32_t> unfinished_{0};
   std::vector<std::jthread> workers_;
 };
-
-// Cores this process may run on, counting threads that share a core once; at least 1.
-int physical_cores();
 
 }  // namespace coppice::ops::cpu

@@ -2,7 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <numeric>
+#include <thread>
+#include <vector>
 
 namespace coppice::ops::cpu {
 namespace {
@@ -59,9 +63,52 @@ TEST(ThreadPool, ManyShortJobsBackToBackAndAfterParking) {
   EXPECT_EQ(sum, int64_t{5000} * 6 + 4 * int64_t{5000} * 4999 / 2);
 }
 
-TEST(ThreadPool, AtLeastOneCore) {
-  EXPECT_GE(physical_cores(), 1);
-  EXPECT_LE(physical_cores(), static_cast<int>(std::thread::hardware_concurrency()));
+// Cpus of this process over and over, in groups of these sizes.
+Topology groups_of(const std::vector<int>& sizes) {
+  const Topology machine = this_machine();
+  Topology out;
+  for (size_t group = 0; group < sizes.size(); ++group) {
+    for (int i = 0; i < sizes[group]; ++i) {
+      const Cpu& cpu = machine.cpus[out.cpus.size() % machine.cpus.size()];
+      out.cpus.push_back({cpu.number, static_cast<int>(group) * 10});
+    }
+  }
+  out.cores = static_cast<int>(out.cpus.size());
+  return out;
+}
+
+TEST(ThreadPool, EveryGroupBeginsWithItsStretch) {
+  ThreadPool pool(6, groups_of({1, 2, 3}));
+  // All six are in an item at once, so each has its first one, which is of its own group's.
+  std::vector<int32_t> first(6, -1);
+  std::atomic<int> here{0};
+  pool.parallel_for(6, [&](int32_t item, int32_t thread) {
+    first[static_cast<size_t>(thread)] = item;
+    here.fetch_add(1);
+    while (here.load() < 6) std::this_thread::yield();
+  });
+  EXPECT_EQ(first[0], 0);
+  std::sort(first.begin() + 1, first.begin() + 3);
+  EXPECT_EQ(first[1], 1);
+  EXPECT_EQ(first[2], 2);
+  std::sort(first.begin() + 3, first.end());
+  EXPECT_EQ(first[3], 3);
+  EXPECT_EQ(first[5], 5);
+}
+
+TEST(ThreadPool, IdleGroupsTakeWhatOthersLeft) {
+  ThreadPool pool(4, groups_of({2, 2}));
+  for (const int32_t count : {2, 3, 5, 64}) {
+    std::vector<int> runs(static_cast<size_t>(count), 0);
+    std::atomic<int> others{0};
+    pool.parallel_for(count, [&](int32_t item, int32_t) {
+      ++runs[static_cast<size_t>(item)];
+      // The first item ends only when all others have: somebody takes those of its group.
+      if (item > 0) others.fetch_add(1);
+      while (item == 0 && others.load() < count - 1) std::this_thread::yield();
+    });
+    for (const int run : runs) EXPECT_EQ(run, 1);
+  }
 }
 
 }  // namespace
