@@ -1,6 +1,7 @@
 #include "kv/page_pool.h"
 
 #include <limits>
+#include <ranges>
 #include <string>
 #include <utility>
 
@@ -56,7 +57,8 @@ void PagePool::take(std::span<PageId> out) {
 }
 
 void PagePool::give_back(std::span<const PageId> ids) {
-  for (PageId id : ids) {
+  // Backwards, so that they are taken again in this order and neighbours stay neighbours.
+  for (const PageId id : std::views::reverse(ids)) {
     CHECK(is_held(id));
     held_bit_[static_cast<size_t>(id)] = false;
     free_.push_back(id);

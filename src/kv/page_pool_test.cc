@@ -39,6 +39,17 @@ TEST(PagePool, HandsOutZeroedPagesAndCountsThem) {
   EXPECT_EQ(pool.arena().page(again[0])[5], std::byte{0});
 }
 
+TEST(PagePool, WhatComesBackTogetherGoesOutInTheSameOrder) {
+  PageBackend backend(4);
+  PagePool pool = make_pool(backend, 6, 6);
+  std::array<PageId, 6> ids{}, again{};
+  pool.take(ids);
+  pool.give_back(std::span(ids).subspan(3));
+  pool.give_back(std::span(ids).subspan(0, 3));
+  pool.take(again);
+  EXPECT_EQ(again, ids);
+}
+
 TEST(PagePool, ABudgetMayShrinkBelowWhatIsHeld) {
   PageBackend backend(4);
   PagePool pool = make_pool(backend, 4, 6);
@@ -78,8 +89,8 @@ TEST(PagePool, RefusesWhatPageIdsCannotName) {
 
 TEST(PageTable, KeepsEveryListInOrder) {
   PageTable table(2);
-  table.append(std::array<PageId, 6>{0, 10, 1, 11, 2, 12});
-  table.append(std::array<PageId, 4>{3, 13, 4, 14});
+  table.append(std::array<PageId, 6>{0, 1, 2, 10, 11, 12});
+  table.append(std::array<PageId, 4>{3, 4, 13, 14});
   ASSERT_EQ(table.columns(), 5);
   for (int32_t c = 0; c < 5; ++c) {
     EXPECT_EQ(table.at(0, c), c);
@@ -88,12 +99,22 @@ TEST(PageTable, KeepsEveryListInOrder) {
   }
   std::vector<PageId> out;
   table.cut_front(2, out);
-  EXPECT_EQ(out, (std::vector<PageId>{0, 10, 1, 11}));
+  EXPECT_EQ(out, (std::vector<PageId>{0, 1, 10, 11}));
   out.clear();
   table.cut_back(1, out);
-  EXPECT_EQ(out, (std::vector<PageId>{3, 13, 4, 14}));
+  EXPECT_EQ(out, (std::vector<PageId>{3, 4, 13, 14}));
   EXPECT_EQ(table.at(1, 0), 12);
   EXPECT_EQ(table.pages(), 2);
+
+  PageTable front(2);
+  front.append(std::array<PageId, 4>{5, 6, 15, 16});
+  table.prepend(front);
+  EXPECT_EQ(front.pages(), 0);
+  out.clear();
+  table.cut_front(3, out);
+  EXPECT_EQ(out, (std::vector<PageId>{5, 6, 2, 15, 16, 12}));
+  table.prepend(front);
+  EXPECT_EQ(table.pages(), 0);
 }
 
 }  // namespace

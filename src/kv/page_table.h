@@ -25,11 +25,14 @@ class PageTable {
   const PageId* data() const { return ids_.data(); }  // [lists][stride]
   PageId at(int32_t list, int32_t column) const { return ids_[index(list, column)]; }
 
-  // Adds columns; ids [new columns][lists].
+  // Adds columns; ids [lists][new columns]: ids taken together lie together in memory, and a list
+  // is what a kernel reads in a row.
   void append(std::span<const PageId> ids);
-  // Moves the columns [keep, columns()) to `out`, column by column.
+  // Moves all columns of `front` before its own.
+  void prepend(PageTable& front);
+  // Moves the columns [keep, columns()) to `out`, list by list.
   void cut_back(int32_t keep, std::vector<PageId>& out);
-  // Moves the columns [0, count) to `out`, column by column.
+  // Moves the columns [0, count) to `out`, list by list.
   void cut_front(int32_t count, std::vector<PageId>& out);
 
  private:

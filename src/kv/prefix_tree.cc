@@ -272,10 +272,7 @@ void PrefixTree::merge_upwards(Node* node) {
       continue;
     }
     CHECK(node->computed == 0 || parent->complete());
-    parent->pages.cut_back(0, scratch_);
-    node->pages.cut_front(node->pages.columns(), scratch_);
-    node->pages.append(scratch_);
-    scratch_.clear();
+    node->pages.prepend(parent->pages);
     node->tokens.insert(node->tokens.begin(), parent->tokens.begin(), parent->tokens.end());
     node->computed += parent->computed;
     node->start = parent->start;
