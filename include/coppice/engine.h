@@ -19,6 +19,7 @@
 
 #include "coppice/error.h"
 #include "coppice/options.h"
+#include "coppice/profile.h"
 #include "coppice/request.h"
 
 namespace coppice {
@@ -83,6 +84,9 @@ class Engine {
   void flush();
   Status set_budget(int64_t bytes);
   void reset_peak();
+  // Where the steps' time went; empty unless the engine was opened with `profile`.
+  Profile profile() const;
+  void reset_profile();
 
   // After start(): a snapshot, made anew between steps four times a second and no more often.
   EngineStats stats() const;

@@ -38,6 +38,7 @@ struct EngineOptions {
   int32_t max_live = 64;         // sequences in the cache at once
   int32_t max_queued = 4096;     // requests not yet finished; beyond: kOverloaded
   bool prompt_logits = false;    // requests may ask for the logits of prompt rows
+  bool profile = false;          // count where the steps' time goes
   std::optional<uint64_t> seed;  // of requests that bring none; default: drawn at open
 };
 

@@ -27,7 +27,8 @@ Core::Core(Parts parts, const Limits& limits, kv::Partition partition)
     : parts_(std::move(parts)),
       limits_(limits),
       partition_(partition),
-      scheduler_(*parts_.cache, limits) {
+      scheduler_(*parts_.cache, limits),
+      profile_(parts_.profile) {
   owners_.reserve(static_cast<size_t>(limits.max_rows));
   logit_rows_.reserve(static_cast<size_t>(limits.max_rows));
 }
@@ -41,6 +42,7 @@ void Core::submit(std::shared_ptr<const Submission> submission) {
 }
 
 bool Core::step(double now_seconds) {
+  profile_.begin();
   parts_.cache->expire(now_seconds);
   scheduler_.admit();
   stalled_ = scheduler_.reserve_rows() == 0;
@@ -48,11 +50,17 @@ bool Core::step(double now_seconds) {
   const kv::Step& step = parts_.cache->plan(partition_);
   observe_peak(step);
   choose_logit_rows(step);
+  const auto rows = static_cast<int64_t>(step.tokens.size());
+  profile_.lap(StepProfile::kPlan);
   const TensorView logits = run_model(step);
   count_evaluated(step);
+  profile_.lap(StepProfile::kModel);
   deliver(step, logits);
+  profile_.lap(StepProfile::kSampling);
   parts_.cache->commit();
   for (Outcome& outcome : outcomes_) apply(outcome);
+  profile_.lap(StepProfile::kCommit);
+  profile_.end_step(rows);
   return !scheduler_.idle();
 }
 

@@ -12,6 +12,7 @@
 #include "coppice/engine.h"
 #include "engine/sampler.h"
 #include "engine/scheduler.h"
+#include "engine/step_profile.h"
 #include "model/model.h"
 #include "text/tokenizer.h"
 
@@ -24,6 +25,8 @@ struct Parts {
   std::unique_ptr<text::Tokenizer> tokenizer;
   std::unique_ptr<model::Model> model;
   std::unique_ptr<kv::KvCache> cache;
+  // What the backend counts into; null: nothing is counted.
+  std::shared_ptr<ops::OpProfile> profile;
 };
 
 class Core {
@@ -47,6 +50,8 @@ class Core {
   void flush();
   Status set_budget(int64_t bytes) { return scheduler_.set_budget(bytes); }
   void reset_peak() { stats_.peak = {}; }
+  Profile profile() const { return profile_.report(parts_.model->config()); }
+  void reset_profile() { profile_.reset(); }
 
   EngineStats stats() const;
   int64_t finished() const { return scheduler_.finished(); }  // any thread may ask
@@ -72,6 +77,7 @@ class Core {
   Limits limits_;
   kv::Partition partition_;
   Scheduler scheduler_;
+  StepProfile profile_;
   EngineStats stats_;
   bool stalled_ = true;
   // Reused from step to step.

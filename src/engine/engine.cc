@@ -124,7 +124,13 @@ Expected<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options,
                                                const LoadCallback& progress) {
   TRY_STATUS(validate(options));
   TRY(std::unique_ptr<ops::Backend> backend, engine::backend_for(options));
+  std::shared_ptr<ops::OpProfile> profile;
+  if (options.profile) {
+    profile = std::make_shared<ops::OpProfile>();
+    backend = ops::profiled(std::move(backend), profile);
+  }
   TRY(engine::Loaded loaded, engine::load(options, std::move(backend), progress));
+  loaded.parts.profile = std::move(profile);
   auto impl = std::make_unique<Impl>(options, std::move(loaded));
   return std::unique_ptr<Engine>(new Engine(std::move(impl)));
 }
@@ -209,6 +215,14 @@ Status Engine::set_budget(int64_t bytes) {
 
 void Engine::reset_peak() {
   impl_->on_core([](Core& core) { core.reset_peak(); });
+}
+
+Profile Engine::profile() const {
+  return impl_->on_core([](const Core& core) { return core.profile(); });
+}
+
+void Engine::reset_profile() {
+  impl_->on_core([](Core& core) { core.reset_profile(); });
 }
 
 EngineStats Engine::stats() const {

@@ -1,0 +1,199 @@
+#include "ops/op_profile.h"
+
+#include <algorithm>
+#include <chrono>
+#include <unordered_map>
+#include <utility>
+
+namespace coppice::ops {
+
+double OpProfile::seconds() const {
+  double sum = 0;
+  for (const OpCount& count : counts_) sum += count.seconds;
+  return sum;
+}
+
+void OpProfile::reset() {
+  for (OpCount& count : counts_) {
+    count.calls = 0;
+    count.seconds = count.flops = count.bytes = count.exps = 0;
+  }
+}
+
+OpCount& OpProfile::count(const std::string& name, int64_t n, int64_t k,
+                          std::optional<DType> type) {
+  const auto found = std::find_if(counts_.begin(), counts_.end(), [&](const OpCount& c) {
+    return c.name == name && c.n == n && c.k == k && c.type == type;
+  });
+  if (found != counts_.end()) return *found;
+  return counts_.emplace_back(OpCount{name, n, k, type});
+}
+
+namespace {
+
+// What one call needs at least.
+struct Cost {
+  double flops = 0, bytes = 0, exps = 0;
+};
+
+double bytes_of(const TensorView& x) { return static_cast<double>(x.bytes()); }
+
+Cost attention_cost(const TensorView& q, const AttentionParams& params, const AttentionPlan& plan,
+                    const KvLayout& layout) {
+  const double slot_bytes = static_cast<double>(layout.page_bytes) / layout.page_slots;
+  const int32_t list = params.layer * plan.kv_heads;  // as any: keys are counted per KV head
+  Cost cost;
+  for (const Segment& segment : plan.segments) {
+    for (int32_t p = segment.part_begin; p < segment.part_end; ++p) {
+      const KvPart& part = plan.parts[static_cast<size_t>(p)];
+      const int32_t start = part.list_start(list), end = start + part.list_count(list);
+      int32_t read_from = end, read_to = start;
+      for (int32_t row = segment.row_begin; row < segment.row_end; ++row) {
+        const int32_t last = std::min(end, plan.last(list, row));
+        const int32_t window = params.window > 0 ? plan.last(list, row) - params.window : 0;
+        const int32_t first = std::max({start, plan.first(list, row), window});
+        if (first >= last) continue;
+        cost.exps += last - first;
+        read_from = std::min(read_from, first);
+        read_to = std::max(read_to, last);
+      }
+      cost.bytes += std::max(0, read_to - read_from) * slot_bytes * plan.kv_heads;
+    }
+  }
+  const auto query_heads = static_cast<double>(q.shape()[1]);
+  cost.exps *= query_heads;
+  cost.flops = cost.exps * 4 * static_cast<double>(q.shape()[2]);
+  cost.bytes += 2 * bytes_of(q);
+  return cost;
+}
+
+}  // namespace
+
+class ProfilingBackend : public Backend {
+ public:
+  ProfilingBackend(std::unique_ptr<Backend> inner, std::shared_ptr<OpProfile> profile)
+      : inner_(std::move(inner)), profile_(std::move(profile)) {}
+
+  std::string_view name() const override { return inner_->name(); }
+  std::string describe() const override { return inner_->describe(); }
+  Expected<Buffer> allocate(int64_t bytes) override { return inner_->allocate(bytes); }
+  Status reserve(const StepLimits& limits) override { return inner_->reserve(limits); }
+  int64_t scratch_bytes() const override { return inner_->scratch_bytes(); }
+
+  Expected<std::unique_ptr<Weight>> load_weight(const TensorView& w) override {
+    auto loaded = inner_->load_weight(w);
+    if (loaded) {
+      products_[loaded->get()] =
+          &profile_->count("product", (*loaded)->rows(), (*loaded)->cols(), w.type());
+    }
+    return loaded;
+  }
+  Expected<KvLayout> kv_layout(DType type, int32_t head_dim) override {
+    return inner_->kv_layout(type, head_dim);
+  }
+
+  void zero_pages(const KvArena& arena, std::span<const PageId> ids) override {
+    const auto bytes =
+        static_cast<double>(ids.size()) * static_cast<double>(arena.layout.page_bytes);
+    timed(zeroed_, {.bytes = bytes}, [&] { inner_->zero_pages(arena, ids); });
+  }
+  void copy_slots(const KvArena& arena, PageId from, PageId to, int32_t slots) override {
+    const double bytes =
+        2.0 * slots * static_cast<double>(arena.layout.page_bytes) / arena.layout.page_slots;
+    timed(copied_, {.bytes = bytes}, [&] { inner_->copy_slots(arena, from, to, slots); });
+  }
+  void read_page(const KvArena& arena, PageId id, int32_t slots, const TensorView& k,
+                 const TensorView& v) override {
+    inner_->read_page(arena, id, slots, k, v);
+  }
+
+  void embed(std::span<const int32_t> ids, const Weight& table, const TensorView& out) override {
+    const double row = static_cast<double>(table.bytes()) / static_cast<double>(table.rows());
+    const double bytes = static_cast<double>(ids.size()) * row + bytes_of(out);
+    timed(embedding_, {.bytes = bytes}, [&] { inner_->embed(ids, table, out); });
+  }
+  void rms_norm(const TensorView& x, const TensorView& weight, float eps,
+                const TensorView& out) override {
+    timed(norm_, {.bytes = bytes_of(x) + bytes_of(out)},
+          [&] { inner_->rms_norm(x, weight, eps, out); });
+  }
+  void matmul(const TensorView& x, const Weight& w, const TensorView& bias,
+              const TensorView& out) override {
+    const double flops = 2.0 * static_cast<double>(x.elements()) * static_cast<double>(w.rows());
+    const double bytes = static_cast<double>(w.bytes()) + bytes_of(x) + bytes_of(out);
+    timed(*products_.at(&w), {.flops = flops, .bytes = bytes},
+          [&] { inner_->matmul(x, w, bias, out); });
+  }
+  void add(const TensorView& x, const TensorView& y) override {
+    timed(add_, {.bytes = 3 * bytes_of(x)}, [&] { inner_->add(x, y); });
+  }
+  void swiglu(const TensorView& gate, const TensorView& up, const TensorView& out) override {
+    timed(activation_, {.bytes = 3 * bytes_of(out)}, [&] { inner_->swiglu(gate, up, out); });
+  }
+  void rope(const TensorView& x, const TensorView& cos, const TensorView& sin) override {
+    timed(rope_, {.bytes = 2 * bytes_of(x)}, [&] { inner_->rope(x, cos, sin); });
+  }
+  void gather_rows(const TensorView& x, std::span<const int32_t> rows,
+                   const TensorView& out) override {
+    timed(gather_, {.bytes = 2 * bytes_of(out)}, [&] { inner_->gather_rows(x, rows, out); });
+  }
+
+  void write_kv(const TensorView& k, const TensorView& v, int32_t layer, const AttentionPlan& plan,
+                const KvArena& arena) override {
+    const double pages = static_cast<double>(arena.layout.page_bytes) / arena.layout.page_slots *
+                         plan.kv_heads * plan.rows;
+    timed(write_kv_, {.bytes = bytes_of(k) + bytes_of(v) + pages},
+          [&] { inner_->write_kv(k, v, layer, plan, arena); });
+  }
+  void attention(const TensorView& q, const AttentionParams& params, const AttentionPlan& plan,
+                 const KvArena& arena, const TensorView& out) override {
+    if (attention_ == nullptr) attention_ = &profile_->count("attention", 0, 0, arena.layout.type);
+    // The plan is the step's, the same for every layer.
+    if (params.layer == 0 || params.window != window_) {
+      attention_cost_ = attention_cost(q, params, plan, arena.layout);
+      window_ = params.window;
+    }
+    timed(*attention_, attention_cost_, [&] { inner_->attention(q, params, plan, arena, out); });
+  }
+  void to_host(const TensorView& x, void* host) override {
+    timed(to_host_, {.bytes = 2 * bytes_of(x)}, [&] { inner_->to_host(x, host); });
+  }
+
+ private:
+  template <class Call>
+  void timed(OpCount& count, const Cost& cost, const Call& call) {
+    const auto start = std::chrono::steady_clock::now();
+    call();
+    const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
+    ++count.calls;
+    count.seconds += spent.count();
+    count.flops += cost.flops;
+    count.bytes += cost.bytes;
+    count.exps += cost.exps;
+  }
+  OpCount& plain(const char* name) { return profile_->count(name, 0, 0, std::nullopt); }
+
+  std::unique_ptr<Backend> inner_;
+  std::shared_ptr<OpProfile> profile_;
+  std::unordered_map<const Weight*, OpCount*> products_;
+  OpCount& embedding_ = plain("embedding");
+  OpCount& norm_ = plain("norm");
+  OpCount& rope_ = plain("rope");
+  OpCount& write_kv_ = plain("write keys and values");
+  OpCount& activation_ = plain("activation");
+  OpCount& add_ = plain("residual add");
+  OpCount& gather_ = plain("gather rows");
+  OpCount& to_host_ = plain("copy to host");
+  OpCount& zeroed_ = plain("zero pages");
+  OpCount& copied_ = plain("copy slots");
+  OpCount* attention_ = nullptr;
+  Cost attention_cost_;
+  int32_t window_ = 0;
+};
+
+std::unique_ptr<Backend> profiled(std::unique_ptr<Backend> inner,
+                                  std::shared_ptr<OpProfile> profile) {
+  return std::make_unique<ProfilingBackend>(std::move(inner), std::move(profile));
+}
+
+}  // namespace coppice::ops

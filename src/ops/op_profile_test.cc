@@ -1,0 +1,105 @@
+// Counting what a backend is asked for: the results stay the wrapped one's, the amounts are those
+// of the formulas.
+#include "ops/op_profile.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "ops/backends.h"
+
+namespace coppice::ops {
+namespace {
+
+const OpCount& find(const OpProfile& profile, const std::string& name) {
+  for (const OpCount& count : profile.counts()) {
+    if (count.name == name) return count;
+  }
+  ADD_FAILURE() << "no " << name;
+  return profile.counts().front();
+}
+
+class OpProfileTest : public testing::Test {
+ protected:
+  OpProfileTest() {
+    auto inner = make_backend("ref", {.threads = 1, .weights = DType::kF32});
+    backend_ = profiled(std::move(*inner), profile_);
+  }
+
+  std::shared_ptr<OpProfile> profile_ = std::make_shared<OpProfile>();
+  std::unique_ptr<Backend> backend_;
+};
+
+TEST_F(OpProfileTest, AProductCountsItsMultiplyAddsAndOperands) {
+  const std::vector<float> w(3 * 4, 2.0f), x(5 * 4, 1.0f);
+  std::vector<float> out(5 * 3);
+  const auto weight = backend_->load_weight({w.data(), DType::kF32, {3, 4}});
+  ASSERT_TRUE(weight);
+  for (int i = 0; i < 2; ++i) {
+    backend_->matmul({x.data(), DType::kF32, {5, 4}}, **weight, {},
+                     {out.data(), DType::kF32, {5, 3}});
+  }
+  EXPECT_EQ(out, std::vector<float>(15, 8.0f));
+  const OpCount& count = find(*profile_, "product");
+  EXPECT_EQ(count.calls, 2);
+  EXPECT_EQ(count.n, 3);
+  EXPECT_EQ(count.k, 4);
+  EXPECT_EQ(count.type, DType::kF32);
+  EXPECT_EQ(count.flops, 2 * 2.0 * 5 * 4 * 3);
+  EXPECT_EQ(count.bytes, 2 * ((*weight)->bytes() + 4.0 * (5 * 4 + 5 * 3)));
+  EXPECT_GT(count.seconds, 0.0);
+  EXPECT_EQ(profile_->seconds(), count.seconds);
+}
+
+TEST_F(OpProfileTest, WeightsOfOneShapeAndTypeAreCountedTogether) {
+  const std::vector<float> w(64);
+  for (const Shape& shape : {Shape{8, 8}, Shape{8, 8}, Shape{4, 16}}) {
+    ASSERT_TRUE(backend_->load_weight({w.data(), DType::kF32, shape}));
+  }
+  int products = 0;
+  for (const OpCount& count : profile_->counts()) products += count.name == "product" ? 1 : 0;
+  EXPECT_EQ(products, 2);
+}
+
+// Two rows of one sequence over 20 slots, of which the first sees 19, and one that sees the first
+// page alone: a shared page and a private part.
+TEST_F(OpProfileTest, AttentionCountsWhatItsRowsSee) {
+  const auto layout = backend_->kv_layout(DType::kF32, 4);
+  ASSERT_TRUE(layout);
+  const int32_t slots = layout->page_slots, heads = 2;
+  const auto memory = backend_->allocate(layout->page_bytes * 4);
+  ASSERT_TRUE(memory);
+  const KvArena arena{memory->data(), *layout};
+  const std::vector<PageId> pages{0, 1, 2, 3};  // [lists = 1 layer x 2 heads][2]
+  AttentionPlan plan;
+  plan.rows = 3;
+  plan.kv_heads = heads;
+  plan.parts = {{.pages = pages.data(), .page_stride = 2, .start = 0, .count = slots},
+                {.pages = pages.data() + 1, .page_stride = 2, .start = slots, .count = 4}};
+  plan.segments = {{0, 3, 0, 1}, {0, 2, 1, 2}};
+  plan.targets = {{1, slots + 2}, {1, slots + 3}, {0, slots - 1}};
+  plan.row_first = {0, 0, 0};
+  plan.row_last = {slots + 3, slots + 4, slots};
+  const std::vector<float> q(3 * 4 * 4, 0.5f);
+  std::vector<float> out(q.size());
+  const Shape shape{3, 4, 4};
+  backend_->attention({q.data(), DType::kF32, shape}, {}, plan, arena,
+                      {out.data(), DType::kF32, shape});
+  const OpCount& count = find(*profile_, "attention");
+  const double seen = slots + 3 + slots + 4 + slots, query_heads = 4, dim = 4;
+  EXPECT_EQ(count.exps, seen * query_heads);
+  EXPECT_EQ(count.flops, 4 * dim * seen * query_heads);
+  const double slot_bytes = static_cast<double>(layout->page_bytes) / slots;
+  EXPECT_DOUBLE_EQ(count.bytes, (slots + 4) * slot_bytes * heads + 2 * 4.0 * 3 * 4 * 4);
+  EXPECT_EQ(count.type, DType::kF32);
+
+  // Through a window of one slot, each row reads its own last one.
+  profile_->reset();
+  EXPECT_EQ(count.calls, 0);
+  backend_->attention({q.data(), DType::kF32, shape}, {.window = 1}, plan, arena,
+                      {out.data(), DType::kF32, shape});
+  EXPECT_EQ(count.exps, 3 * query_heads);
+}
+
+}  // namespace
+}  // namespace coppice::ops
