@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <iterator>
 
 namespace coppice::tools {
 namespace {
@@ -36,6 +37,30 @@ std::vector<std::string> spelled_with_dashes(std::vector<std::string> arguments)
     if (std::all_of(argument.begin(), end, is_name)) std::replace(argument.begin(), end, '_', '-');
   }
   return arguments;
+}
+
+std::vector<std::string> spelled_for_batched(std::vector<std::string> arguments) {
+  constexpr std::string_view kNames[] = {"-npp", "-ntg", "-npl", "-pps"};
+  if (arguments.size() < 2 || arguments[0] != "bench" || arguments[1] != "batched") {
+    return arguments;
+  }
+  for (std::string& argument : arguments) {
+    const std::string_view name(argument.data(), std::min(argument.find('='), argument.size()));
+    if (std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames)) {
+      argument.insert(0, 1, '-');
+    }
+  }
+  return arguments;
+}
+
+std::vector<std::string> split_list(std::string_view text) {
+  std::vector<std::string> items;
+  while (true) {
+    const size_t comma = text.find(',');
+    items.emplace_back(text.substr(0, comma));
+    if (comma == std::string_view::npos) return items;
+    text.remove_prefix(comma + 1);
+  }
 }
 
 std::optional<std::string> nearest(std::string_view word, const std::vector<std::string>& names) {

@@ -47,5 +47,33 @@ TEST(Arguments, WholeNumbersKeepToTheirBounds) {
   EXPECT_EQ(parse(""), "--seed is \"\"" + takes);
 }
 
+TEST(Arguments, BatchedTakesTheSpellingsOfItsModel) {
+  EXPECT_EQ(spelled_for_batched({"bench", "batched", "-npp", "1,2", "-npl=4", "-pps", "-n", "-m"}),
+            (Words{"bench", "batched", "--npp", "1,2", "--npl=4", "--pps", "-n", "-m"}));
+  const Words other{"generate", "-p", "-npp"};
+  EXPECT_EQ(spelled_for_batched(other), other);
+  EXPECT_EQ(spelled_for_batched({"bench"}), Words{"bench"});
+}
+
+TEST(Arguments, ListsKeepEveryItemWithinItsBounds) {
+  const auto parse = [](const std::string& text) -> std::string {
+    CLI::App app;
+    std::vector<int32_t> values{7, 8};
+    auto* option = add_wholes(app, "--rows", values, Bounds<int32_t>{1, 9}, "rows");
+    EXPECT_EQ(option->get_description(), "rows (default 7,8)");
+    try {
+      app.parse(std::vector<std::string>{text, "--rows"});
+    } catch (const CLI::ParseError& error) {
+      return error.what();
+    }
+    return join_list(values);
+  };
+  EXPECT_EQ(parse("1"), "1");
+  EXPECT_EQ(parse("1,9,3"), "1,9,3");
+  EXPECT_EQ(parse("1,10"), "--rows is 10; it takes 1 to 9");
+  EXPECT_EQ(parse("1,,2"), "--rows is \"\"; it takes 1 to 9");
+  EXPECT_EQ(parse("1,x"), "--rows is \"x\"; it takes 1 to 9");
+}
+
 }  // namespace
 }  // namespace coppice::tools

@@ -1,7 +1,5 @@
 #include "attention_case.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -9,6 +7,7 @@
 #include <string>
 
 #include "base/check.h"
+#include "coppice/options.h"
 
 namespace coppice::tools {
 namespace {
@@ -21,10 +20,6 @@ constexpr int32_t kMaxLayers = 16;
 // Multiply-adds that the float64 reference may cost.
 constexpr double kReferenceWork = 4e8;
 
-int64_t free_memory() {
-  return static_cast<int64_t>(sysconf(_SC_AVPHYS_PAGES)) * sysconf(_SC_PAGESIZE);
-}
-
 size_t data_row(kv::TokenId token, int32_t layer, bool value) {
   uint64_t x = static_cast<uint64_t>(token) * 2 + (value ? 1 : 0);
   x = (x + static_cast<uint64_t>(layer) * 0x10001) * 0x9e3779b97f4a7c15u;
@@ -33,9 +28,29 @@ size_t data_row(kv::TokenId token, int32_t layer, bool value) {
 
 }  // namespace
 
-int64_t AttentionShape::context() const {
+int32_t AttentionShape::sequences() const {
+  return ragged.empty() ? nodes.back() : static_cast<int32_t>(ragged.size());
+}
+
+int64_t AttentionShape::node_count() const {
+  int64_t count = static_cast<int64_t>(prefixes.size() + ragged.size());
+  for (const int32_t n : nodes) count += n;
+  return count;
+}
+
+int64_t AttentionShape::context(int32_t sequence) const {
+  if (!ragged.empty()) {
+    const Ragged& own = ragged[static_cast<size_t>(sequence)];
+    return int64_t{prefixes[static_cast<size_t>(own.prefix)]} + own.own;
+  }
   int64_t sum = 0;
   for (const int32_t n : tokens) sum += n;
+  return sum;
+}
+
+int64_t AttentionShape::all_tokens() const {
+  int64_t sum = 0;
+  for (int32_t s = 0; s < sequences(); ++s) sum += context(s);
   return sum;
 }
 
@@ -44,6 +59,8 @@ int64_t AttentionShape::unique_tokens() const {
   for (size_t level = 0; level < nodes.size(); ++level) {
     sum += int64_t{nodes[level]} * tokens[level];
   }
+  for (const int32_t n : prefixes) sum += n;
+  for (const Ragged& own : ragged) sum += own.own;
   return sum;
 }
 
@@ -55,9 +72,16 @@ Expected<std::unique_ptr<AttentionCase>> AttentionCase::create(const AttentionSh
                                                                const ops::BackendOptions& options) {
   TRY(auto backend, ops::make_backend("cpu", options));
   std::unique_ptr<AttentionCase> made(new AttentionCase(shape, std::move(backend)));
+  const int64_t each = shape.bytes_per_token() * made->layers_;
+  if (shape.unique_tokens() * each > available_memory()) {
+    return fail(ErrorCode::kTooLarge, "keys and values of this case need " +
+                                          format_size(shape.unique_tokens() * each) + "; " +
+                                          format_size(available_memory()) + " are available");
+  }
   TRY_STATUS(made->build(true, made->shared_));
-  const int64_t copies = shape.context() * shape.sequences() * shape.bytes_per_token();
-  if (copies * made->layers_ < free_memory() / 2) TRY_STATUS(made->build(false, made->unshared_));
+  if (shape.all_tokens() * each < available_memory() / 2) {
+    TRY_STATUS(made->build(false, made->unshared_));
+  }
   return made;
 }
 
@@ -79,13 +103,20 @@ AttentionCase::AttentionCase(const AttentionShape& shape, std::unique_ptr<ops::B
 
 std::vector<kv::TokenId> AttentionCase::tokens_of(int32_t sequence) const {
   std::vector<kv::TokenId> tokens;
+  const auto add_node = [&](int32_t node, int32_t count) {
+    for (int32_t i = 0; i < count; ++i) tokens.push_back(node << 15 | (i & 0x7fff));
+  };
+  if (!shape_.ragged.empty()) {
+    const AttentionShape::Ragged& own = shape_.ragged[static_cast<size_t>(sequence)];
+    add_node(own.prefix, shape_.prefixes[static_cast<size_t>(own.prefix)]);
+    add_node(static_cast<int32_t>(shape_.prefixes.size()) + sequence, own.own);
+    return tokens;
+  }
   int32_t first_node = 0;
   for (size_t level = 0; level < shape_.nodes.size(); ++level) {
     const int32_t nodes = shape_.nodes[level];
     const auto node = static_cast<int32_t>(int64_t{sequence} * nodes / shape_.sequences());
-    for (int32_t i = 0; i < shape_.tokens[level]; ++i) {
-      tokens.push_back((first_node + node) << 15 | (i & 0x7fff));
-    }
+    add_node(first_node + node, shape_.tokens[level]);
     first_node += nodes;
   }
   return tokens;
@@ -98,10 +129,9 @@ Status AttentionCase::build(bool shared, std::unique_ptr<Pages>& out) {
                              .head_dim = shape_.head_dim,
                              .kv_type = shape_.kv_type};
   // Whole pages per node, and one more where a sequence copies a partial page.
-  const int64_t slack =
-      int64_t{64} * shape_.sequences() * static_cast<int64_t>(shape_.nodes.size());
-  const int64_t tokens =
-      (shared ? shape_.unique_tokens() : shape_.context() * shape_.sequences()) + slack;
+  const int64_t levels = std::max<int64_t>(2, static_cast<int64_t>(shape_.nodes.size()));
+  const int64_t slack = int64_t{64} * shape_.sequences() * levels;
+  const int64_t tokens = (shared ? shape_.unique_tokens() : shape_.all_tokens()) + slack;
   TRY(const ops::KvLayout layout, backend_->kv_layout(shape_.kv_type, shape_.head_dim));
   options.budget_bytes = tokens / layout.page_slots * layout.page_bytes * layers_ * shape_.kv_heads;
   TRY(pages->cache, kv::KvCache::create(*backend_, options, kv::least_recently_used()));
@@ -255,7 +285,9 @@ std::vector<double> AttentionCase::reference(int32_t row, int32_t kv_head, const
 
 double AttentionCase::relative_error() {
   two_phase();
-  const double work = static_cast<double>(shape_.context()) * shape_.heads * shape_.head_dim * 2;
+  const double context =
+      static_cast<double>(shape_.all_tokens()) / static_cast<double>(shape_.sequences());
+  const double work = context * shape_.heads * shape_.head_dim * 2;
   const int32_t rows =
       static_cast<int32_t>(std::clamp(kReferenceWork / work, 1.0, double(shape_.sequences())));
   const int32_t group = shape_.heads / shape_.kv_heads;

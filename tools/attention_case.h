@@ -14,16 +14,27 @@
 
 namespace coppice::tools {
 
-// Level by level from the root: how many nodes in all, and how many tokens in each. The last
-// level's nodes are the sequences.
 struct AttentionShape {
+  // A sequence of its own length under one of several prefixes.
+  struct Ragged {
+    int32_t prefix = 0;
+    int32_t own = 0;
+  };
+
   int32_t heads = 32, kv_heads = 32, head_dim = 128;
   DType kv_type = DType::kBF16;
+  // Level by level from the root: how many nodes in all, and how many tokens in each. The last
+  // level's nodes are the sequences.
   std::vector<int32_t> nodes, tokens;
+  // Instead, where not empty: tokens of each prefix, and the sequences in the prefixes' order.
+  std::vector<int32_t> prefixes;
+  std::vector<Ragged> ragged;
 
-  int32_t sequences() const { return nodes.back(); }
-  int64_t context() const;        // tokens of a sequence
-  int64_t unique_tokens() const;  // in the tree
+  int32_t sequences() const;
+  int64_t node_count() const;
+  int64_t context(int32_t sequence) const;  // its tokens
+  int64_t all_tokens() const;               // of all sequences, as if each were alone
+  int64_t unique_tokens() const;            // in the tree
   int64_t bytes_per_token() const;
 };
 
@@ -46,6 +57,8 @@ class AttentionCase {
   bool has_unshared() const { return unshared_ != nullptr; }
   void plan() { shared_->cache->plan(kv::Partition::kTwoPhase); }
 
+  // Whether both partitions are one and the same plan: where nothing is shared.
+  bool plans_equal() const { return shared_->two_phase == shared_->per_sequence; }
   // Costs of the two-phase plan's segments.
   std::vector<PlanCost> segment_costs() const;
   int64_t unique_kv_bytes() const;

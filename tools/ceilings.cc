@@ -2,9 +2,15 @@
 
 #include <algorithm>
 #include <chrono>
+#include <fstream>
+#include <string>
 #include <vector>
 
+#include "coppice/options.h"
+#include "int8_ceiling.h"
+#include "ops/cpu/attention.h"
 #include "ops/lazy_memory.h"
+#include "tensor/quant_block.h"
 
 namespace coppice::tools {
 namespace {
@@ -65,8 +71,13 @@ Expected<double> read_rate(ops::cpu::ThreadPool& pool, int64_t bytes, int64_t ti
 
 }  // namespace
 
-Expected<Ceilings> measure_ceilings(ops::cpu::ThreadPool& pool,
-                                    const ops::cpu::AttentionKernel& kernel, DType kv_type) {
+double Ceilings::peak_gflops(DType type) const {
+  if (is_quantised(type)) return int8_gops;
+  return type == DType::kF32 ? f32_gflops : bf16_gflops;
+}
+
+Expected<Ceilings> measure_ceilings(ops::cpu::ThreadPool& pool, ops::cpu::Isa isa) {
+  const ops::cpu::AttentionKernel& kernel = ops::cpu::attention_kernel(isa);
   Ceilings found;
   std::vector<float> sinks(static_cast<size_t>(pool.threads()) * 16);
   const auto burn = [&](ops::cpu::AttentionKernel::Burn function, int64_t steps) {
@@ -74,16 +85,35 @@ Expected<Ceilings> measure_ceilings(ops::cpu::ThreadPool& pool,
       return function(steps, &sinks[static_cast<size_t>(item) * 16]);
     });
   };
-  found.peak_gflops =
-      burn(kv_type == DType::kBF16 ? kernel.burn_bf16 : kernel.burn_f32, int64_t{2} << 20);
+  found.f32_gflops = burn(kernel.burn_f32, int64_t{2} << 20);
+  found.bf16_gflops = burn(kernel.burn_bf16, int64_t{2} << 20);
   found.exp_grate = burn(kernel.burn_exp, int64_t{1} << 18);
+  found.int8_gops = best_rate(pool, [&](int32_t item) {
+    return burn_int8(isa, int64_t{2} << 20, &sinks[static_cast<size_t>(item) * 16]);
+  });
   TRY(found.bandwidth_gbps, read_rate(pool, kMemoryBytes, 1));
   TRY(found.l3_gbps, read_rate(pool, kL3Bytes, 64));
-  const bool dot = kernel.rounds_q && kv_type == DType::kBF16;
   const double threads = pool.threads();
-  found.noisy = found.peak_gflops < 0.9 * threads * (dot ? kReferenceDot : kReferenceFma) ||
+  const double dot = kernel.rounds_q ? kReferenceDot : kReferenceFma;
+  found.noisy = found.f32_gflops < 0.9 * threads * kReferenceFma ||
+                found.bf16_gflops < 0.9 * threads * dot ||
                 found.bandwidth_gbps < 0.9 * threads * kReferenceBandwidth;
   return found;
+}
+
+Expected<Ceilings> measure_ceilings(int threads, ops::cpu::Isa isa) {
+  ops::cpu::ThreadPool pool(threads);
+  return measure_ceilings(pool, isa);
+}
+
+// Not sysconf's figure: on virtual machines that is the whole host's.
+int64_t last_level_cache() {
+  constexpr int64_t kUsual = int64_t{32} << 20;
+  std::ifstream file("/sys/devices/system/cpu/cpu0/cache/index3/size");
+  std::string text;
+  if (!std::getline(file, text)) return kUsual;
+  const auto bytes = parse_size(text, "size");
+  return bytes && *bytes > 0 ? *bytes : kUsual;
 }
 
 }  // namespace coppice::tools

@@ -6,21 +6,33 @@
 #pragma once
 
 #include "coppice/error.h"
-#include "ops/cpu/attention.h"
+#include "ops/cpu/isa.h"
 #include "ops/cpu/thread_pool.h"
+#include "tensor/dtype.h"
 
 namespace coppice::tools {
 
+// All threads together.
 struct Ceilings {
-  double peak_gflops = 0;     // the kernel's own product on registers, all threads
-  double exp_grate = 0;       // base-2 exponentials per ns, all threads
+  double f32_gflops = 0;      // multiply-adds on registers
+  double bf16_gflops = 0;     // bf16 dot products where the instruction set has them, else as f32
+  double int8_gops = 0;       // products of bytes, added up
+  double exp_grate = 0;       // base-2 exponentials per ns
   double bandwidth_gbps = 0;  // one sequential read per thread from memory
   double l3_gbps = 0;         // the same from 4 MB per thread, read again and again
-  // Below 90 % of the reference machine's (docs/KERNELS.md): others were at work.
+  // Below 90 % of the reference machine's (docs/KERNELS.md): others were at work, or it is another
+  // machine.
   bool noisy = false;
+
+  // The ceiling of products whose right side has this type: weights, or keys and values.
+  double peak_gflops(DType type) const;
 };
 
-Expected<Ceilings> measure_ceilings(ops::cpu::ThreadPool& pool,
-                                    const ops::cpu::AttentionKernel& kernel, DType kv_type);
+Expected<Ceilings> measure_ceilings(ops::cpu::ThreadPool& pool, ops::cpu::Isa isa);
+// On a pool of its own.
+Expected<Ceilings> measure_ceilings(int threads, ops::cpu::Isa isa);
+
+// Bytes of the last-level cache that one core sees; 32 MiB where the system does not say.
+int64_t last_level_cache();
 
 }  // namespace coppice::tools

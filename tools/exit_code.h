@@ -21,4 +21,6 @@ inline int report(const Error& error) {
   return flag ? kExitUsage : kExitFailure;
 }
 
+inline int exit_code_of(const Status& done) { return done ? kExitOk : report(done.error()); }
+
 }  // namespace coppice::tools

@@ -16,6 +16,7 @@
 #include "model_flags.h"
 #include "open_engine.h"
 #include "output_order.h"
+#include "profile_report.h"
 #include "progress.h"
 #include "result_json.h"
 #include "text/json.h"
@@ -186,8 +187,8 @@ Expected<Outcome> generate_text(Engine& engine, const Request& request, const Gi
 }
 
 // Runs every good item; bad ones become error lines in their places.
-Outcome generate_lines(Engine& engine, std::vector<BatchItem> items, bool summary,
-                       const GiveUp& give_up) {
+Expected<Outcome> generate_lines(Engine& engine, std::vector<BatchItem> items, bool summary,
+                                 const GiveUp& give_up) {
   const Clock::time_point start = Clock::now();
   ProgressLine progress("generating");
   Totals totals;
@@ -231,7 +232,16 @@ Outcome generate_lines(Engine& engine, std::vector<BatchItem> items, bool summar
   totals.wall_ms = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
   totals.kv = engine.stats().peak;
   if (summary) print_line(summary_json(totals));
-  return {slots, totals.errors, totals.cancelled};
+  return Outcome{slots, totals.errors, totals.cancelled};
+}
+
+// On standard error: standard output holds the answers.
+Status print_profile(const Engine& engine, const EngineOptions& options, bool json) {
+  TRY(const Ceilings ceilings, ceilings_for(options));
+  const nlohmann::ordered_json profile = profile_json(engine.profile(), ceilings);
+  const std::string text = json ? one_line({{"profile", profile}}) + "\n" : profile_text(profile);
+  std::fputs(text.c_str(), stderr);
+  return {};
 }
 
 // What was asked for, read and judged before any model is loaded.
@@ -324,8 +334,10 @@ Expected<Outcome> generate(const GenerateFlags& flags) {
   TRY_STATUS(check_stop_tokens(flags.defaults.sampling.stop_token_ids, engine->info().vocab_size));
   const Interrupt interrupt;  // from here on there is something to lose
   const GiveUp give_up = [&] { return interrupt.came() || output_failed(); };
-  if (text) return generate_text(*engine, *input.items.front().request, give_up);
-  return generate_lines(*engine, std::move(input.items), input.batch, give_up);
+  const auto outcome = text ? generate_text(*engine, *input.items.front().request, give_up)
+                            : generate_lines(*engine, std::move(input.items), input.batch, give_up);
+  if (outcome && options.profile) TRY_STATUS(print_profile(*engine, options, flags.model.json));
+  return outcome;
 }
 
 int run_generate(const GenerateFlags& flags) {
@@ -353,6 +365,7 @@ void add_generate(CLI::App& app, std::function<int()>* run) {
   add_input_flags(*command, *flags);
   add_sampling_flags(*command, flags->defaults);
   add_model_flags(*command, flags->model);
+  add_profile_flag(*command, flags->model.profile, "on standard error at the end");
   command->callback([command, flags, run] {
     const size_t inputs =
         command->count("--prompt") + command->count("--prompt-file") + command->count("--batch");

@@ -11,7 +11,7 @@
 #include <CLI/CLI.hpp>
 
 #include "arguments.h"
-#include "bench_attention.h"
+#include "bench_commands.h"
 #include "eval.h"
 #include "exit_code.h"
 #include "generate.h"
@@ -126,8 +126,13 @@ int run(std::vector<std::string> arguments) {
   CLI::App* bench = app.add_subcommand("bench", "measures, against this machine's ceilings");
   bench->require_subcommand(1);
   add_bench_attention(*bench, &command);
+  add_bench_gemm(*bench, &command);
+  add_bench_model(*bench, &command);
+  add_bench_batched(*bench, &command);
+  add_bench_tokenize(*bench, &command);
+  add_bench_paper(*bench, &command);
   try {
-    arguments = spelled_with_dashes(std::move(arguments));
+    arguments = spelled_for_batched(spelled_with_dashes(std::move(arguments)));
     app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return app.exit(error);

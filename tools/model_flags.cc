@@ -163,6 +163,7 @@ Expected<EngineOptions> options_of(const ModelFlags& flags) {
   options.max_rows = flags.max_rows;
   options.slice = flags.slice;
   options.max_live = flags.max_live;
+  options.profile = flags.profile;
   TRY_STATUS(refuse_later(flags));
   options.model = "(bundled)";  // judged with the flags, found only when they are right
   TRY_STATUS(validate(options));

@@ -36,6 +36,7 @@ struct ModelFlags {
   int32_t max_rows = EngineOptions{}.max_rows;
   int32_t slice = EngineOptions{}.slice;
   int32_t max_live = EngineOptions{}.max_live;
+  bool profile = false;
   bool json = false;
   std::string log_format = "text";
   bool verbose = false;

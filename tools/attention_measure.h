@@ -1,0 +1,25 @@
+// What:    one attention case, every way to attend over it timed in turn and held against what the
+//          machine allows.
+// Owns:    nothing.
+// Threads: one; the backend's workers below.
+// Fails:   as AttentionCase::create.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include "attention_case.h"
+#include "ceilings.h"
+#include "samples.h"
+
+namespace coppice::tools {
+
+// The settled keys of a `bench attention` line, from two_phase_us on. _us: median of one layer and
+// step, in microseconds, with _us_p10 and _us_p90; null where a way could not be run.
+Expected<nlohmann::ordered_json> measure_attention(const AttentionShape& shape,
+                                                   const Ceilings& ceilings, const Effort& effort,
+                                                   const ops::BackendOptions& options);
+
+// The fastest way over shared pages that is not two-phase, as a multiple of two-phase.
+double shared_page_ratio(const nlohmann::ordered_json& line);
+
+}  // namespace coppice::tools

@@ -1,0 +1,124 @@
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <system_error>
+
+#include "arguments.h"
+#include "base/file.h"
+#include "bench_commands.h"
+#include "bench_flags.h"
+#include "coppice/options.h"
+#include "exit_code.h"
+#include "paper_report.h"
+#include "paper_run.h"
+#include "progress.h"
+
+namespace coppice::tools {
+namespace {
+
+using nlohmann::ordered_json;
+
+struct Flags {
+  std::string out = "docs/bench";
+  PaperOptions paper;
+  MachineFlags machine;
+};
+
+// "2026-11-22"
+std::string today() {
+  const std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  gmtime_r(&now, &utc);
+  char text[16];
+  std::strftime(text, sizeof(text), "%Y-%m-%d", &utc);
+  return text;
+}
+
+std::string processor_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    const size_t colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "unknown processor";
+}
+
+std::string command_of(const Flags& flags) {
+  std::string text = "coppice bench paper";
+  if (flags.machine.threads != 0) text += " --threads " + std::to_string(flags.machine.threads);
+  if (flags.machine.isa != "auto") text += " --isa " + flags.machine.isa;
+  if (flags.paper.scale != 1) text += " --scale " + std::to_string(flags.paper.scale);
+  return text;
+}
+
+ordered_json ceilings_json(const Ceilings& c) {
+  return {{"f32_gflops", c.f32_gflops},
+          {"bf16_gflops", c.bf16_gflops},
+          {"int8_gops", c.int8_gops},
+          {"exp_grate", c.exp_grate},
+          {"bandwidth_gbps", c.bandwidth_gbps},
+          {"l3_gbps", c.l3_gbps},
+          {"noisy", c.noisy}};
+}
+
+Status run(const Flags& flags) {
+  TRY(const ops::cpu::Isa isa, isa_of(flags.machine));
+  std::error_code error;
+  std::filesystem::create_directories(flags.out, error);
+  if (error) {
+    return fail(ErrorCode::kNotFound,
+                flags.out + ": cannot be made (" + error.message() + "); name another --out");
+  }
+  const int threads = flags.machine.thread_count();
+  TRY(const Ceilings ceilings, measure_ceilings(threads, isa));
+  ProgressLine progress("paper");
+  PaperOptions options = flags.paper;
+  options.threads = threads;
+  options.isa = flags.machine.isa;
+  int64_t done = 0;
+  constexpr int64_t kParts = 5 + 12 + 10;  // of Table 1, Table 3 and Figure 3
+  options.progress = [&](const std::string& what) { progress.show(done++, kParts, what); };
+  ordered_json report{{"date", today()},
+                      {"machine", processor_name() + ", " + std::to_string(threads) + " threads, " +
+                                      std::string(ops::cpu::isa_name(isa)) + ", last-level cache " +
+                                      format_size(last_level_cache())},
+                      {"command", command_of(flags)},
+                      {"scale", options.scale},
+                      {"ceilings", ceilings_json(ceilings)}};
+  TRY(report["table1"], paper_table1(ceilings, options));
+  TRY(report["table3"], paper_table3_measured(ceilings, options));
+  TRY(report["figure3"], paper_figure3(options));
+  progress.clear();
+  const std::filesystem::path out(flags.out);
+  TRY_STATUS(write_file((out / "paper.json").string(), report.dump(1) + "\n"));
+  TRY_STATUS(write_file((out / "paper.md").string(), paper_markdown(report)));
+  TRY_STATUS(write_file((out / "table3.svg").string(), table3_svg(report)));
+  TRY_STATUS(write_file((out / "figure3.svg").string(), figure3_svg(report)));
+  print_text_line("%s", (out / "paper.md").string().c_str());
+  return {};
+}
+
+}  // namespace
+
+void add_bench_paper(CLI::App& bench, std::function<int()>* run_command) {
+  const auto flags = std::make_shared<Flags>();
+  CLI::App* app = bench.add_subcommand(
+      "paper",
+      "ChunkAttention's Table 1, Table 3 and Figure 3, measured here: writes paper.md, paper.json, "
+      "table3.svg and figure3.svg");
+  app->add_option("--out", flags->out, "directory to write to (default docs/bench)")
+      ->type_name("DIR")
+      ->check(not_empty());
+  add_machine_flags(*app, flags->machine);
+  add_effort_flags(*app, flags->paper.effort);
+  add_whole(*app, "--every", flags->paper.every, Bounds<int32_t>{1, 4096},
+            "Figure 3: one step in so many is timed, for all until the next (default 16)");
+  add_whole(*app, "--scale", flags->paper.scale, Bounds<int32_t>{1, 256},
+            "divide heads, widths and tokens by this, to try the command (default 1)");
+  app->callback(
+      [flags, run_command] { *run_command = [flags] { return exit_code_of(run(*flags)); }; });
+}
+
+}  // namespace coppice::tools
