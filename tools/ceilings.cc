@@ -17,7 +17,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int kRounds = 5;
+constexpr int kRounds = 9;
 constexpr int64_t kMemoryBytes = int64_t{256} << 20;  // per thread
 constexpr int64_t kL3Bytes = int64_t{4} << 20;        // per thread
 // The reference machine, one thread (bandwidth: 2 MiB pages).
