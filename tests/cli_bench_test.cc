@@ -219,7 +219,8 @@ TEST_F(Cli, BenchPaperWritesPageDataAndCharts) {
   EXPECT_EQ(report["table1"].size(), 9u);
   EXPECT_EQ(report["table3"].size(), 12u);
   EXPECT_EQ(report["figure3"].size(), 10u);
-  EXPECT_EQ(report["command"], "coppice bench paper --threads 1 --scale 64");
+  EXPECT_EQ(report["command"],
+            "coppice bench paper --threads 1 --rounds 1 --seconds 0.0 --every 4 --scale 64");
   for (const json& row : report["figure3"]) EXPECT_GT(row["two_phase"], 0.0) << row;
   EXPECT_EQ(report["figure3"][9]["n_c"], 4096 / 64);
   EXPECT_NE(read_file((out / "paper.md").string())->find("divided by 64"), std::string::npos);

@@ -45,11 +45,20 @@ std::string processor_name() {
   return "unknown processor";
 }
 
+// With what differs from the defaults.
 std::string command_of(const Flags& flags) {
+  const PaperOptions usual;
+  const PaperOptions& given = flags.paper;
   std::string text = "coppice bench paper";
-  if (flags.machine.threads != 0) text += " --threads " + std::to_string(flags.machine.threads);
+  const auto add = [&](const char* flag, const auto& value, const auto& otherwise) {
+    if (value != otherwise) text += std::string(" ") + flag + " " + ordered_json(value).dump();
+  };
+  add("--threads", flags.machine.threads, 0);
   if (flags.machine.isa != "auto") text += " --isa " + flags.machine.isa;
-  if (flags.paper.scale != 1) text += " --scale " + std::to_string(flags.paper.scale);
+  add("--rounds", given.effort.rounds, usual.effort.rounds);
+  add("--seconds", given.effort.seconds, usual.effort.seconds);
+  add("--every", given.every, usual.every);
+  add("--scale", given.scale, usual.scale);
   return text;
 }
 
