@@ -26,17 +26,21 @@ struct Case {
   const char* backend;
   int32_t threads;
   std::optional<FoldCut> other_fold = {};
+  std::optional<KvType> kv_type = {};  // where it is not that of the weights
 
   friend void PrintTo(const Case& c, std::ostream* out) {
     *out << c.model << " on " << c.backend << ", " << c.threads << " threads";
   }
-  auto key() const { return std::make_tuple(std::string(model), std::string(backend), other_fold); }
+  auto key() const {
+    return std::make_tuple(std::string(model), std::string(backend), other_fold, kv_type);
+  }
 };
 
 EngineOptions options_of(const Case& given) {
   EngineOptions o = golden_options(given.model);
   o.dtype = given.dtype;
-  o.kv_type = given.dtype == WeightType::kF32 ? KvType::kF32 : KvType::kBF16;
+  o.kv_type =
+      given.kv_type.value_or(given.dtype == WeightType::kF32 ? KvType::kF32 : KvType::kBF16);
   o.backend = given.backend;
   o.threads = given.threads;
   o.max_live = 64;
@@ -305,12 +309,18 @@ std::vector<Case> cases() {
     out.push_back({model, WeightType::kBF16, "ref", 1});
     for (const int threads : {1, 2, 3}) out.push_back({model, WeightType::kBF16, "cpu", threads});
   }
+  for (const int threads : {1, 2, 3}) {
+    out.push_back({"llama", WeightType::kF32, "cpu", threads, {}, KvType::kInt8});
+  }
+  out.push_back({"llama", WeightType::kF32, "ref", 1, {}, KvType::kInt8});
+  out.push_back({"qwen3-bf16", WeightType::kBF16, "cpu", 2, {}, KvType::kInt8});
   return out;
 }
 
 INSTANTIATE_TEST_SUITE_P(Goldens, Promise3, testing::ValuesIn(cases()), [](const auto& instance) {
   std::string name = std::string(instance.param.model) + "_" + instance.param.backend + "_" +
                      std::to_string(instance.param.threads);
+  if (instance.param.kv_type == KvType::kInt8) name += "_int8";
   std::replace(name.begin(), name.end(), '-', '_');
   return name;
 });

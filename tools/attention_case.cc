@@ -65,7 +65,7 @@ int64_t AttentionShape::unique_tokens() const {
 }
 
 int64_t AttentionShape::bytes_per_token() const {
-  return int64_t{2} * kv_heads * dtype_bytes(kv_type, head_dim);
+  return kv_heads * ops::kv_slot_bytes(kv_type, head_dim);
 }
 
 Expected<std::unique_ptr<AttentionCase>> AttentionCase::create(const AttentionShape& shape,

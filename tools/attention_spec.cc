@@ -88,10 +88,10 @@ Expected<AttentionShape> shape_of(const AttentionSpec& spec) {
   if (spec.heads % spec.kv_heads != 0) {
     return fail(bad_flag("--heads", "a multiple of --kv-heads"));
   }
-  if (spec.kv_type != "bf16" && spec.kv_type != "f32") {
-    return fail(bad_flag("--kv-type", "bf16 or f32"));
+  if (spec.kv_type != "bf16" && spec.kv_type != "f32" && spec.kv_type != "int8") {
+    return fail(bad_flag("--kv-type", "bf16, f32 or int8"));
   }
-  shape.kv_type = *dtype_from_name(spec.kv_type);
+  shape.kv_type = spec.kv_type == "int8" ? DType::kI8 : *dtype_from_name(spec.kv_type);
   if (spec.zipf_prefixes > 0) {
     draw_ragged(spec, shape);
   } else if (!spec.tree.empty()) {

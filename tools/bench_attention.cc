@@ -194,7 +194,7 @@ void add_bench_attention(CLI::App& bench, std::function<int()>* run_command) {
                       "all of it; what does not fit the memory is said and skipped")
       ->type_name("NAME")
       ->check(not_empty());
-  app->add_option("--kv-type", spec.kv_type, "bf16 or f32 (default bf16)")->type_name("TYPE");
+  app->add_option("--kv-type", spec.kv_type, "bf16, f32 or int8 (default bf16)")->type_name("TYPE");
   add_machine_flags(*app, flags->machine);
   add_effort_flags(*app, flags->effort);
   app->add_flag("--json", flags->json, "one JSON object a line; _us are microseconds");

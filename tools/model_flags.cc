@@ -72,9 +72,8 @@ void add_model_flags(CLI::App& app, ModelFlags& f) {
   app.add_option("--dtype", f.dtype, "compute type of the weights: bf16 or f32 (default bf16)")
       ->type_name("TYPE")
       ->group(group);
-  app.add_option(
-         "--kv-type", f.kv_type,
-         "type of keys and values: bf16 or f32; int8 is not in this build yet (default bf16)")
+  app.add_option("--kv-type", f.kv_type,
+                 "type of keys and values: bf16, f32 or int8 (default bf16)")
       ->type_name("TYPE")
       ->group(group);
   app.add_option("--memory", f.memory,

@@ -9,7 +9,17 @@
 namespace coppice::engine {
 namespace {
 
-DType element(KvType type) { return type == KvType::kF32 ? DType::kF32 : DType::kBF16; }
+DType element(KvType type) {
+  switch (type) {
+    case KvType::kF32:
+      return DType::kF32;
+    case KvType::kInt8:
+      return DType::kI8;
+    case KvType::kBF16:
+      break;
+  }
+  return DType::kBF16;
+}
 
 // fixed: what the pages share the memory with.
 Status fits_memory(const EngineOptions& options, int64_t fixed, const std::string& pages,

@@ -37,5 +37,31 @@ TEST(Load, TheBackendsScratchCountsAgainstTheMemory) {
       << refused.error().message;
 }
 
+TEST(Load, TheKvTypeDecidesTheBytesOfATokenAndThePagesOfABudget) {
+  for (const auto& [kv_type, element] : {std::pair(KvType::kF32, DType::kF32),
+                                         {KvType::kBF16, DType::kBF16},
+                                         {KvType::kInt8, DType::kI8}}) {
+    EngineOptions options = golden_options("llama");
+    options.backend = "cpu";
+    options.kv_type = kv_type;
+    options.kv_budget = int64_t{1} << 20;
+    Rig rig(options);
+    const model::ModelConfig& config = rig.core().parts().checkpoint->config();
+    ASSERT_EQ(config.head_dim % 16, 0) << "pages would be padded";
+    const int64_t slot = ops::kv_slot_bytes(element, config.head_dim);
+    const EngineStats stats = rig.core().stats();
+    EXPECT_EQ(stats.bytes_per_token, config.num_hidden_layers * config.num_key_value_heads * slot);
+    EXPECT_EQ(stats.page_bytes, 16 * slot);
+    EXPECT_EQ(stats.pages_total, *options.kv_budget / stats.page_bytes);
+    const auto tape = rig.submit(token_noise(1, 40, 3, 250), greedy(8));
+    rig.run();
+    EXPECT_EQ(tape->take().tokens.size(), 8u);
+    // The last token is never evaluated; three pages of each list hold the others.
+    const KvReceipt& kv = tape->take().result.kv;
+    EXPECT_EQ(kv.bytes_unshared, 47 * stats.bytes_per_token);
+    EXPECT_EQ(kv.bytes_held, 48 * stats.bytes_per_token);
+  }
+}
+
 }  // namespace
 }  // namespace coppice::engine

@@ -103,9 +103,6 @@ Status validate(const EngineOptions& options) {
   if (options.model.empty()) {
     return fail(ErrorCode::kInvalidArgument, "--model is empty; it takes a directory or a .gguf");
   }
-  if (options.kv_type == KvType::kInt8) {
-    return fail(ErrorCode::kUnsupported, "--kv-type int8 is not in this build; bf16 and f32 are");
-  }
   if (options.ctx != 0) TRY_STATUS(in_range("--ctx", options.ctx, 2, kMaxCtx));
   TRY_STATUS(in_range("--threads", options.threads, 0, kMaxThreads));
   TRY_STATUS(in_range("--max-live", options.max_live, 1, 4096));

@@ -56,9 +56,6 @@ TEST(Options, EachWrongOneIsNamed) {
   o.model.clear();
   expect_refused(o, ErrorCode::kInvalidArgument, "--model");
   o = good();
-  o.kv_type = KvType::kInt8;
-  expect_refused(o, ErrorCode::kUnsupported, "bf16 and f32");
-  o = good();
   o.ctx = 1;
   expect_refused(o, ErrorCode::kInvalidArgument, "--ctx");
   o = good();
@@ -84,6 +81,7 @@ TEST(Options, EachWrongOneIsNamed) {
 TEST(Options, WordsParse) {
   EXPECT_EQ(*parse_weight_type("f32"), WeightType::kF32);
   EXPECT_EQ(*parse_kv_type("bf16"), KvType::kBF16);
+  EXPECT_EQ(*parse_kv_type("int8"), KvType::kInt8);
   EXPECT_EQ(*parse_partition("per-sequence"), AttentionPartition::kPerSequence);
   EXPECT_FALSE(parse_weight_type("f16"));
   EXPECT_FALSE(parse_kv_type(""));

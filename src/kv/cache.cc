@@ -81,7 +81,7 @@ KvStats Cache::stats() const {
   s.page_bytes = pool_.page_bytes();
   s.bytes_held = pool_.held() * pool_.page_bytes();
   s.bytes_reclaimable = tree_.reclaimable_pages() * pool_.page_bytes();
-  s.bytes_per_token = 2 * lists_ * dtype_bytes(options_.kv_type, options_.head_dim);
+  s.bytes_per_token = lists_ * ops::kv_slot_bytes(options_.kv_type, options_.head_dim);
   s.nodes = tree_.nodes();
   s.live_sequences = static_cast<int64_t>(sequences_.size());
   s.pins = static_cast<int64_t>(pins_.size());

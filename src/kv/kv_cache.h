@@ -78,7 +78,7 @@ struct KvStats {
   int64_t page_bytes = 0;
   int64_t bytes_held = 0;         // (total - free) * page_bytes
   int64_t bytes_reclaimable = 0;  // of them, kept for later requests alone
-  int64_t bytes_per_token = 0;    // ungated: 2 * L * Hkv * D * element bytes
+  int64_t bytes_per_token = 0;    // ungated: L * Hkv * (2 * D * element bytes + scales)
   int64_t nodes = 0, live_sequences = 0, pins = 0;
   int64_t expiring_pins = 0;     // of the pins, those with a time to live
   int64_t references = 0;        // live sequences' and pins' holds on nodes

@@ -82,11 +82,13 @@ struct ReversedFold {
 namespace kernels {
 using namespace cpu::emulated;
 using Dot = DotBf16<EmulatedOps>;
+using Int8 = DotInt8<EmulatedOps>;
 using F32 = F32Pages<EmulatedOps>;
 template <class Fold>
 constexpr cpu::AttentionKernel kEmulated{.name = "emulated",
                                          .run_bf16 = run_item<EmulatedOps, Dot, Fold>,
                                          .run_f32 = run_item<EmulatedOps, F32, Fold>,
+                                         .run_int8 = run_item<EmulatedOps, Int8, Fold>,
                                          .merge = merge_item<EmulatedOps, F32>,
                                          .rounds_q = true};
 }  // namespace kernels

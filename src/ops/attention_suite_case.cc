@@ -8,14 +8,28 @@
 namespace coppice::ops {
 namespace {
 
-float rounded(DType type, float x) { return type == DType::kBF16 ? to_float(to_bf16(x)) : x; }
-
 void poison(std::byte* page, const KvLayout& layout) {
   const uint16_t large = 0x7f00;  // 1.7e38 as bf16, and twice over as f32
   for (int64_t at = 0; at < layout.page_bytes; at += 2) std::memcpy(page + at, &large, 2);
 }
 
+float rounded_to_bf16(float x) { return to_float(to_bf16(x)); }
+
 }  // namespace
+
+std::vector<float> as_stored(DType type, int32_t dim, const std::vector<float>& x) {
+  std::vector<float> out = x;
+  if (type == DType::kBF16) std::transform(x.begin(), x.end(), out.begin(), rounded_to_bf16);
+  for (auto row = out.begin(); type == DType::kI8 && row != out.end(); row += dim) {
+    const float top = std::abs(*std::max_element(
+        row, row + dim, [](float a, float b) { return std::abs(a) < std::abs(b); }));
+    const float scale = top / 127.0f;
+    for (auto at = row; at != row + dim; ++at) {
+      *at = scale > 0 ? std::nearbyint(*at / scale) * scale : 0.0f;
+    }
+  }
+  return out;
+}
 
 Case::Case(Subject& subject, const Shape3& shape, Data data, uint32_t seed, int32_t pages)
     : subject_(subject), shape_(shape), data_(data), random_(seed) {
@@ -41,7 +55,7 @@ void Case::make_queries() {
     std::vector<float>& rows = queries_.emplace_back();
     const int32_t heads = shape_.kv_heads * shape_.group;
     for (int32_t i = 0; i < s.rows * heads * shape_.dim; ++i) {
-      rows.push_back(rounded(DType::kBF16, normal(random_)));
+      rows.push_back(rounded_to_bf16(normal(random_)));
     }
   }
 }
@@ -69,7 +83,9 @@ Case::Output Case::run(Subject& subject, const CasePlan& made,
   }
   return output;
 }
-Case::Output Case::expected(const AttentionParams& params) const {
+
+Case::Output Case::expected(const AttentionParams& params, Values values) const {
+  const AllSlots& all = values == Values::kStored ? stored_ : written_;
   Output output;
   for (size_t i = 0; i < queries_.size(); ++i) {
     const ForestSequence& s = forest_->sequences()[i];
@@ -81,19 +97,19 @@ Case::Output Case::expected(const AttentionParams& params) const {
         const int32_t first = params.window > 0 ? std::max(0, last - params.window) : 0;
         const float* q =
             queries_[i].data() + (r * shape_.kv_heads * shape_.group + head) * shape_.dim;
-        attend(q, params.scale, s.node, list, first, last, rows);
+        attend(all, q, params.scale, s.node, list, first, last, rows);
       }
     }
   }
   return output;
 }
 
-void Case::attend(const float* q, double scale, int32_t node, int32_t list, int32_t first,
-                  int32_t last, std::vector<float>& rows) const {
+void Case::attend(const AllSlots& all, const float* q, double scale, int32_t node, int32_t list,
+                  int32_t first, int32_t last, std::vector<float>& rows) const {
   std::vector<double> scores;
   std::vector<const float*> values;
   for (const int32_t n : forest_->path(node)) {
-    const Slots& slots = slots_.at({n, list});
+    const Slots& slots = all.at({n, list});
     const int32_t start =
         forest_->nodes()[static_cast<size_t>(n)].starts[static_cast<size_t>(list)];
     for (int32_t i = 0; i < static_cast<int32_t>(slots.k.size()) / shape_.dim; ++i) {
@@ -127,12 +143,12 @@ void Case::write_list(int32_t node, int32_t list) {
     const PageId id = n.pages[static_cast<size_t>(list * n.page_stride + page)];
     poison(arena.page(id), arena.layout);
   }
-  Slots& slots = slots_[{node, list}];
   std::vector<float> k, v;
   for (int32_t i = 0; i < count; ++i) draw_slot(k, v);
   write_slots(node, list, 0, k, v);
-  for (const float x : k) slots.k.push_back(rounded(shape_.type, x));
-  for (const float x : v) slots.v.push_back(rounded(shape_.type, x));
+  stored_[{node, list}] = {as_stored(shape_.type, shape_.dim, k),
+                           as_stored(shape_.type, shape_.dim, v)};
+  written_[{node, list}] = {std::move(k), std::move(v)};
 }
 
 void Case::write_slots(int32_t node, int32_t list, int32_t slot, const std::vector<float>& k,

@@ -49,16 +49,18 @@ class Case {
   Output run(const CasePlan& made, const AttentionParams& params) const {
     return run(subject_, made, params);
   }
-  // The same in float64, from the values as rounded to the page type.
-  Output expected(const AttentionParams& params) const;
+  // The same in float64, from the values as the page type holds them, or from those written.
+  enum class Values { kStored, kWritten };
+  Output expected(const AttentionParams& params, Values values = Values::kStored) const;
 
  private:
   struct Slots {
-    std::vector<float> k, v;  // [count, D] as rounded
+    std::vector<float> k, v;  // [count, D]
   };
+  using AllSlots = std::map<std::pair<int32_t, int32_t>, Slots>;  // by node and list
 
-  void attend(const float* q, double scale, int32_t node, int32_t list, int32_t first, int32_t last,
-              std::vector<float>& rows) const;
+  void attend(const AllSlots& all, const float* q, double scale, int32_t node, int32_t list,
+              int32_t first, int32_t last, std::vector<float>& rows) const;
   // Fills a list's pages through write_kv, as a plan of one head whose rows are the slots.
   void write_list(int32_t node, int32_t list);
   // Writes k, v [n, D] over n slots of a list from `slot` on, counted inside the node.
@@ -72,9 +74,11 @@ class Case {
   std::mt19937 random_;
   Buffer memory_;
   std::unique_ptr<Forest> forest_;
-  std::map<std::pair<int32_t, int32_t>, Slots> slots_;
+  AllSlots stored_, written_;
   std::vector<std::vector<float>> queries_;
 };
+// What pages of a type hold of x [n, D], a row a slot's key or value of one head.
+std::vector<float> as_stored(DType type, int32_t dim, const std::vector<float>& x);
 AttentionParams params_for(const Shape3& shape, int32_t layer = 0, int32_t window = 0);
 double relative_error(const Case::Output& got, const Case::Output& want);
 bool same_bits(const Case::Output& a, const Case::Output& b);

@@ -13,6 +13,7 @@ namespace coppice::ops {
 namespace {
 
 constexpr double kBar = 4e-3;
+constexpr double kInt8Bar = 2e-2;  // against what was written
 const PlanStyle kTwoPhase{};
 const PlanStyle kPerSequence{.per_sequence = true};
 const PlanStyle kCut{.cut_parts = true, .shuffle = true};
@@ -36,6 +37,11 @@ void grow(Case& c, const Shape3& shape, bool ragged, int32_t parent, int depth) 
       c.forest().add_sequence(leaf, std::min(std::max(1, slots), c.uniform(0, 3) ? 1 : 21));
     }
   }
+}
+
+// Whether a subject rounds queries and probabilities to bf16.
+bool is_bf16_dot(const std::string& subject) {
+  return subject == "kernel/emulated" || subject == "kernel/avx512bf16";
 }
 
 class AttentionSuite : public testing::TestWithParam<const char*> {
@@ -101,7 +107,7 @@ TEST_P(AttentionSuite, EveryGroupSize) {
 }
 
 TEST_P(AttentionSuite, EveryHeadDimAndPageType) {
-  for (const DType type : {DType::kBF16, DType::kF32}) {
+  for (const DType type : {DType::kBF16, DType::kF32, DType::kI8}) {
     for (const int32_t dim : {1, 8, 17, 24, 32, 64, 80, 96, 128, 250, 256}) {
       const Shape3 shape{.kv_heads = 1, .group = 3, .dim = dim, .type = type};
       SCOPED_TRACE(testing::Message() << dtype_name(type) << " " << dim);
@@ -123,6 +129,39 @@ TEST_P(AttentionSuite, RandomTreesEvenAndRagged) {
                        .dim = 32};
     Case c(subject(), shape, Data::kOrdinary, seed, 6000);
     grow(c, shape, ragged, -1, 4);
+    const int32_t window = seed % 4 < 2 ? 0 : c.uniform(1, 200);
+    judge(c, params_for(shape, static_cast<int32_t>(seed / 2 % 2), window), shape.kv_heads);
+  }
+}
+
+// int8 pages: near what they hold to the arithmetic's own rounding, and near what was written to
+// the type's.
+TEST_P(AttentionSuite, Int8IsNearWhatWasWritten) {
+  const bool rounds = GetParam() == std::string("cpu") || is_bf16_dot(GetParam());
+  for (const int32_t dim : {32, 64, 128}) {
+    SCOPED_TRACE(dim);
+    const Shape3 shape{.kv_heads = 2, .group = 4, .dim = dim, .type = DType::kI8};
+    Case c(subject(), shape, Data::kOrdinary, static_cast<uint32_t>(dim));
+    const int32_t root = c.add_node(-1, {640});
+    for (const int32_t own : {1, 37, 80}) c.forest().add_sequence(c.add_node(root, {own}), 1);
+    c.make_queries();
+    const AttentionParams params = params_for(shape);
+    const Case::Output got = c.run(c.forest().plan(shape.kv_heads, kTwoPhase, c.random()), params);
+    EXPECT_LE(relative_error(got, c.expected(params)), rounds ? kBar : 2e-6);
+    EXPECT_LE(relative_error(got, c.expected(params, Case::Values::kWritten)), kInt8Bar);
+  }
+}
+
+TEST_P(AttentionSuite, Int8TreesWindowsAndDiagonals) {
+  for (uint32_t seed = 0; seed < 8; ++seed) {
+    SCOPED_TRACE(seed);
+    const Shape3 shape{.layers = 2,
+                       .kv_heads = 2,
+                       .group = 1 + static_cast<int32_t>(seed % 5),
+                       .dim = 48,
+                       .type = DType::kI8};
+    Case c(subject(), shape, seed % 3 == 2 ? Data::kLargeKeys : Data::kOrdinary, seed, 6000);
+    grow(c, shape, seed % 2 == 1, -1, 4);
     const int32_t window = seed % 4 < 2 ? 0 : c.uniform(1, 200);
     judge(c, params_for(shape, static_cast<int32_t>(seed / 2 % 2), window), shape.kv_heads);
   }
@@ -177,7 +216,7 @@ TEST_P(AttentionSuite, ARowThatSeesNothingIsZero) {
 // those whose window has passed it.
 TEST_P(AttentionSuite, WhatARowDoesNotSeeDoesNotReachIt) {
   constexpr int32_t kRows = 21, kSlots = 40;
-  for (const DType type : {DType::kBF16, DType::kF32}) {
+  for (const DType type : {DType::kBF16, DType::kF32, DType::kI8}) {
     const Shape3 shape{.kv_heads = 2, .group = 3, .dim = 32, .type = type};
     const auto row = static_cast<ptrdiff_t>(shape.kv_heads * shape.group * shape.dim);
     for (const int32_t window : {0, 4}) {
@@ -205,8 +244,9 @@ TEST_P(AttentionSuite, WhatARowDoesNotSeeDoesNotReachIt) {
 
 TEST_P(AttentionSuite, OneAndTwoThreadsAndManyAreBitEqual) {
   // One head: fewer items than threads, so slots are split at multiples of R.
-  for (const int32_t kv_heads : {1, 3}) {
-    const Shape3 shape{.kv_heads = kv_heads, .group = 4, .dim = 64};
+  for (const auto& [kv_heads, type] :
+       {std::pair(1, DType::kBF16), {3, DType::kBF16}, {1, DType::kI8}}) {
+    const Shape3 shape{.kv_heads = kv_heads, .group = 4, .dim = 64, .type = type};
     Case c(subject(), shape, Data::kOrdinary, 3, 2000);
     const int32_t root = c.add_node(-1, {2064});
     for (const int32_t own : {1, 700, 65}) c.forest().add_sequence(c.add_node(root, {own}), 1);
@@ -268,12 +308,15 @@ TEST(AttentionKernels, Avx2AndAvx512AreBitEqual) {
     GTEST_SKIP() << "compares kernel/avx2 with kernel/avx512; this CPU has "
                  << (avx2 == nullptr ? "neither" : "only the first");
   };
-  const Shape3 shape{.kv_heads = 2, .group = 3, .dim = 64};
-  Case c(*avx2, shape, Data::kOrdinary, 11);
-  grow(c, shape, false, -1, 4);
-  c.make_queries();
-  const CasePlan plan = c.forest().plan(2, kTwoPhase, c.random());
-  EXPECT_TRUE(same_bits(c.run(plan, params_for(shape)), c.run(*avx512, plan, params_for(shape))));
+  for (const DType type : {DType::kBF16, DType::kF32, DType::kI8}) {
+    SCOPED_TRACE(dtype_name(type));
+    const Shape3 shape{.kv_heads = 2, .group = 3, .dim = 64, .type = type};
+    Case c(*avx2, shape, Data::kOrdinary, 11);
+    grow(c, shape, false, -1, 4);
+    c.make_queries();
+    const CasePlan plan = c.forest().plan(2, kTwoPhase, c.random());
+    EXPECT_TRUE(same_bits(c.run(plan, params_for(shape)), c.run(*avx512, plan, params_for(shape))));
+  }
 }
 
 }  // namespace

@@ -47,6 +47,12 @@ struct KvLayout {
   int64_t page_bytes = 0;
 };
 
+// What a slot's K and V [D] hold, with the two scales of int8 and without a page's padding.
+inline int64_t kv_slot_bytes(DType type, int32_t head_dim) {
+  const int64_t scales = type == DType::kI8 ? 2 * int64_t{sizeof(float)} : 0;
+  return 2 * dtype_bytes(type, head_dim) + scales;
+}
+
 // The page pool's memory. Page id i lives at base + i * layout.page_bytes.
 struct KvArena {
   std::byte* base = nullptr;
@@ -118,10 +124,11 @@ class Backend {
                            const TensorView& out) = 0;
 
   // --- keys, values, attention
-  // Stores k, v [T, Hkv, D] (k already rotated) at plan.targets, rounded to the page type. Pages
-  // hold finite values only (kv_value.h): what is beyond the type's largest is stored as that, NaN
-  // as 0. A token whose activations are not finite shows it in its own row, through the residual
-  // stream, and not in the rows that merely share a page with it.
+  // Stores k, v [T, Hkv, D] (k already rotated) at plan.targets, rounded to the page type; int8
+  // with a scale per slot and KV head for K, and one for V. Pages hold finite values only
+  // (kv_value.h): what is beyond the type's largest is stored as that, NaN as 0. A token whose
+  // activations are not finite shows it in its own row, through the residual stream, and not in the
+  // rows that merely share a page with it.
   virtual void write_kv(const TensorView& k, const TensorView& v, int32_t layer,
                         const AttentionPlan& plan, const KvArena& arena) = 0;
   // out [T, Hq, D] = softmax(scale * q k^T over the row's visible slots) v, K and V as stored in

@@ -9,12 +9,12 @@
 
 #include <gtest/gtest.h>
 
-#include "ops/attention_subjects.h"
+#include "ops/attention_suite_case.h"
 
 namespace coppice::ops {
 namespace {
 
-float rounded(DType type, float x) { return type == DType::kBF16 ? to_float(to_bf16(x)) : x; }
+constexpr std::array<DType, 3> kTypes{DType::kBF16, DType::kF32, DType::kI8};
 
 class KvPagesSuite : public testing::TestWithParam<const char*> {
  protected:
@@ -30,7 +30,7 @@ class KvPagesSuite : public testing::TestWithParam<const char*> {
 };
 
 TEST_P(KvPagesSuite, PagesReadBackWhatWasWritten) {
-  for (const DType type : {DType::kBF16, DType::kF32}) {
+  for (const DType type : kTypes) {
     for (const int32_t dim : {8, 20, 64, 80, 256}) {
       const auto layout = subject().kv_layout(type, dim);
       ASSERT_TRUE(layout);
@@ -55,6 +55,8 @@ TEST_P(KvPagesSuite, PagesReadBackWhatWasWritten) {
       const Shape shape{plan.rows, heads, dim};
       subject().write_kv({k.data(), DType::kF32, shape}, {v.data(), DType::kF32, shape}, 0, plan,
                          arena);
+      const std::vector<float> stored_k = as_stored(type, dim, k),
+                               stored_v = as_stored(type, dim, v);
       for (int32_t head = 0; head < heads; ++head) {
         std::vector<float> got_k(static_cast<size_t>(plan.rows * dim)), got_v = got_k;
         const Shape page{plan.rows, dim};
@@ -65,8 +67,8 @@ TEST_P(KvPagesSuite, PagesReadBackWhatWasWritten) {
           for (int32_t d = 0; d < dim; ++d) {
             const auto from = static_cast<size_t>((row * heads + head) * dim + d);
             const auto to = static_cast<size_t>(slot * dim + d);
-            ASSERT_EQ(got_k[to], rounded(type, k[from])) << "slot " << slot << " d " << d;
-            ASSERT_EQ(got_v[to], rounded(type, v[from])) << "slot " << slot << " d " << d;
+            ASSERT_EQ(got_k[to], stored_k[from]) << "slot " << slot << " d " << d;
+            ASSERT_EQ(got_v[to], stored_v[from]) << "slot " << slot << " d " << d;
           }
         }
       }
@@ -78,23 +80,25 @@ TEST_P(KvPagesSuite, WhatIsNotFiniteIsStoredAsFinite) {
   constexpr float kInf = std::numeric_limits<float>::infinity();
   constexpr float kMost = std::numeric_limits<float>::max();  // rounds to infinity in bf16
   constexpr float kMostBf16 = 0x1.fep127f;
+  constexpr float kMostInt8 = 0x1.fcp127f;
   struct Stored {
-    float given, f32, bf16;
+    float given, f32, bf16, int8;
   };
-  const std::array<Stored, 9> cases{{{kInf, kMost, kMostBf16},
-                                     {-kInf, -kMost, -kMostBf16},
-                                     {kMost, kMost, kMostBf16},
-                                     {-kMost, -kMost, -kMostBf16},
-                                     {kMostBf16, kMostBf16, kMostBf16},
-                                     {std::numeric_limits<float>::quiet_NaN(), 0, 0},
-                                     {-std::numeric_limits<float>::quiet_NaN(), 0, 0},
-                                     {-1.5f, -1.5f, -1.5f},
-                                     {0x1p-130f, 0x1p-130f, 0x1p-130f}}};
+  // int8: beside the largest, a step is 2^121.
+  const std::array<Stored, 9> cases{{{kInf, kMost, kMostBf16, kMostInt8},
+                                     {-kInf, -kMost, -kMostBf16, -kMostInt8},
+                                     {kMost, kMost, kMostBf16, kMostInt8},
+                                     {-kMost, -kMost, -kMostBf16, -kMostInt8},
+                                     {kMostBf16, kMostBf16, kMostBf16, kMostInt8},
+                                     {std::numeric_limits<float>::quiet_NaN(), 0, 0, 0},
+                                     {-std::numeric_limits<float>::quiet_NaN(), 0, 0, 0},
+                                     {-1.5f, -1.5f, -1.5f, 0},
+                                     {0x1p-130f, 0x1p-130f, 0x1p-130f, 0}}};
   const auto dim = static_cast<int32_t>(cases.size());
   std::vector<float> k, v;
   for (const Stored& c : cases) k.push_back(c.given);
   for (const Stored& c : cases) v.push_back(-c.given);
-  for (const DType type : {DType::kBF16, DType::kF32}) {
+  for (const DType type : kTypes) {
     const auto layout = subject().kv_layout(type, dim);
     ASSERT_TRUE(layout);
     auto memory = Buffer::allocate(layout->page_bytes);
@@ -111,15 +115,49 @@ TEST_P(KvPagesSuite, WhatIsNotFiniteIsStoredAsFinite) {
     subject().read_page(arena, page, 1, {got_k.data(), DType::kF32, {1, dim}},
                         {got_v.data(), DType::kF32, {1, dim}});
     for (size_t d = 0; d < cases.size(); ++d) {
-      const float want = type == DType::kF32 ? cases[d].f32 : cases[d].bf16;
+      const float want = type == DType::kF32    ? cases[d].f32
+                         : type == DType::kBF16 ? cases[d].bf16
+                                                : cases[d].int8;
       EXPECT_EQ(got_k[d], want) << dtype_name(type) << " " << cases[d].given;
       EXPECT_EQ(got_v[d], -want) << dtype_name(type) << " " << -cases[d].given;
     }
   }
 }
 
+// Ties go to the even, the sign to either side alike, and what is too small for a scale is 0.
+TEST_P(KvPagesSuite, Int8RoundsToNearestEven) {
+  const std::vector<float> given{127, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -126.5f, 126.4f};
+  const std::vector<float> want{127, 0, 2, 2, 0, -2, -126, 126};
+  constexpr float kTiny = 0x1p-149f;
+  const int32_t dim = 8;
+  for (const float unit : {1.0f, 0x1p-100f, 0x1p119f, kTiny}) {
+    std::vector<float> k, v;
+    for (const float x : given) k.push_back(unit == kTiny ? unit : x * unit);
+    for (const float x : k) v.push_back(-x);
+    const auto layout = subject().kv_layout(DType::kI8, dim);
+    ASSERT_TRUE(layout);
+    auto memory = Buffer::allocate(layout->page_bytes);
+    ASSERT_TRUE(memory);
+    const KvArena arena{memory->data(), *layout};
+    const PageId page = 0;
+    AttentionPlan plan;
+    plan.rows = plan.kv_heads = 1;
+    plan.parts.push_back({.pages = &page, .page_stride = 1, .count = 1});
+    plan.targets.push_back({0, 0});
+    subject().write_kv({k.data(), DType::kF32, {1, 1, dim}}, {v.data(), DType::kF32, {1, 1, dim}},
+                       0, plan, arena);
+    std::vector<float> got_k(k.size()), got_v(v.size());
+    subject().read_page(arena, page, 1, {got_k.data(), DType::kF32, {1, dim}},
+                        {got_v.data(), DType::kF32, {1, dim}});
+    for (size_t d = 0; d < k.size(); ++d) {
+      EXPECT_EQ(got_k[d], unit == kTiny ? 0 : want[d] * unit) << given[d] << " x " << unit;
+      EXPECT_EQ(got_v[d], -got_k[d]) << given[d] << " x " << unit;
+    }
+  }
+}
+
 TEST_P(KvPagesSuite, CopiedSlotsAreThoseAndNoOthers) {
-  for (const DType type : {DType::kBF16, DType::kF32}) {
+  for (const DType type : kTypes) {
     const auto layout = subject().kv_layout(type, 32);
     ASSERT_TRUE(layout);
     const int32_t slots = layout->page_slots;
@@ -127,6 +165,7 @@ TEST_P(KvPagesSuite, CopiedSlotsAreThoseAndNoOthers) {
     ASSERT_TRUE(memory);
     const KvArena arena{memory->data(), *layout};
     const Shape shape{slots, 1, 32}, page{slots, 32};
+    const float unit = type == DType::kI8 ? 127.0f : 1.0f;  // what every type holds exactly
     const auto fill = [&](PageId id, float base) {
       AttentionPlan plan;
       plan.rows = slots;
@@ -135,8 +174,8 @@ TEST_P(KvPagesSuite, CopiedSlotsAreThoseAndNoOthers) {
       std::vector<float> k(static_cast<size_t>(slots) * 32), v = k;
       for (int32_t row = 0; row < slots; ++row) {
         plan.targets.push_back({0, row});
-        std::fill_n(k.begin() + row * 32, 32, base + static_cast<float>(row));
-        std::fill_n(v.begin() + row * 32, 32, -base - static_cast<float>(row));
+        std::fill_n(k.begin() + row * 32, 32, unit * (base + static_cast<float>(row)));
+        std::fill_n(v.begin() + row * 32, 32, -unit * (base + static_cast<float>(row)));
       }
       subject().write_kv({k.data(), DType::kF32, shape}, {v.data(), DType::kF32, shape}, 0, plan,
                          arena);
@@ -149,7 +188,7 @@ TEST_P(KvPagesSuite, CopiedSlotsAreThoseAndNoOthers) {
       subject().read_page(arena, 1, slots, {k.data(), DType::kF32, page},
                           {v.data(), DType::kF32, page});
       for (int32_t slot = 0; slot < slots; ++slot) {
-        const float want = (slot < count ? 1.0f : 64.0f) + static_cast<float>(slot);
+        const float want = unit * ((slot < count ? 1.0f : 64.0f) + static_cast<float>(slot));
         for (int32_t d = 0; d < 32; ++d) {
           ASSERT_EQ(k[static_cast<size_t>(slot * 32 + d)], want) << count << " copied";
           ASSERT_EQ(v[static_cast<size_t>(slot * 32 + d)], -want) << count << " copied";
@@ -174,8 +213,20 @@ TEST_P(KvPagesSuite, ZeroedPagesAreZeroAndNeighboursAreNot) {
   }
 }
 
+// A slot's bytes are its elements and, of int8, two scales; a page's are its slots', padding aside.
+TEST_P(KvPagesSuite, PagesAreAsLargeAsTheirSlots) {
+  EXPECT_EQ(kv_slot_bytes(DType::kBF16, 64), 256);
+  EXPECT_EQ(kv_slot_bytes(DType::kF32, 64), 512);
+  EXPECT_EQ(kv_slot_bytes(DType::kI8, 64), 136);
+  for (const DType type : kTypes) {
+    const auto layout = subject().kv_layout(type, 64);
+    ASSERT_TRUE(layout);
+    EXPECT_EQ(layout->page_bytes, layout->page_slots * kv_slot_bytes(type, 64));
+  }
+}
+
 TEST_P(KvPagesSuite, RefusesWhatNoPageHolds) {
-  for (const DType type : {DType::kI8, DType::kF16}) {
+  for (const DType type : {DType::kQ8_0, DType::kF16}) {
     const auto layout = subject().kv_layout(type, 64);
     ASSERT_FALSE(layout);
     EXPECT_EQ(layout.error().code, ErrorCode::kUnsupported);

@@ -1,14 +1,23 @@
-// What:    the shape rules of backend.h as CHECKs, the same for every backend.
+// What:    the rules of backend.h that are the same for every backend: types refused, shapes as
+//          CHECKs.
 // Owns:    nothing.
 // Threads: pure functions.
-// Fails:   a wrong shape or id is a programmer error and stops the process.
+// Fails:   check_kv_type: kUnsupported. A wrong shape or id is a programmer error and stops the
+//          process.
 #pragma once
 
 #include <span>
+#include <string>
 
 #include "ops/backend.h"
 
 namespace coppice::ops {
+
+inline Status check_kv_type(DType type) {
+  if (type == DType::kF32 || type == DType::kBF16 || type == DType::kI8) return {};
+  return fail(ErrorCode::kUnsupported, "pages of type " + std::string(dtype_name(type)) +
+                                           " are not supported (f32, bf16 and i8 are)");
+}
 
 inline void check_embed(std::span<const int32_t> ids, const Weight& table, const TensorView& out) {
   CHECK(out.shape() == (Shape{static_cast<int64_t>(ids.size()), table.cols()}));

@@ -227,11 +227,21 @@ Status Attention::grow_splits(int64_t blocks, int64_t bytes) {
   return grow_lazily(partial_memory_, bytes);
 }
 
+AttentionKernel::Run Attention::run_over(DType pages) const {
+  switch (pages) {
+    case DType::kF32:
+      return kernel_->run_f32;
+    case DType::kI8:
+      return kernel_->run_int8;
+    default:
+      return kernel_->run_bf16;
+  }
+}
+
 void Attention::run(int32_t index, int32_t worker) {
   const AttentionItem& item = items_[static_cast<size_t>(index)];
   const AttentionRows& rows = rows_[static_cast<size_t>(worker)];
-  const bool bf16_pages = job_.arena.layout.type == DType::kBF16;
-  (bf16_pages ? kernel_->run_bf16 : kernel_->run_f32)(job_, item, rows);
+  run_over(job_.arena.layout.type)(job_, item, rows);
   if (item.split < 0) return;
   // The last item of the row block sees what all the others wrote.
   auto& running = running_[static_cast<size_t>(item.split)];

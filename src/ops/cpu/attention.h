@@ -57,6 +57,7 @@ class Attention {
     int32_t splits = 0;  // of each block, by slots
   };
   Cut cut(int32_t rows, int32_t group, int32_t kv_heads) const;
+  AttentionKernel::Run run_over(DType pages) const;
   void cut_items();
   void cut_rows(int32_t kv_head, int32_t row_begin, int32_t row_end, int32_t splits);
   void place_partials();

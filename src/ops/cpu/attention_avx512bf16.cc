@@ -76,6 +76,10 @@ struct DotOps {
   static COPPICE_INLINE void prefetch(const void* at) { __builtin_prefetch(at, 0, 2); }
 
   static COPPICE_INLINE Pair16 load_pairs(const std::byte* at) { return {_mm512_load_si512(at)}; }
+  // int8 as f32 leaves the lower half of every lane zero: the upper is the number as bf16.
+  static COPPICE_INLINE Pair16 widen_pairs(const int8_t* at) {
+    return {_mm512_or_si512(_mm512_srli_epi32(widen(at), 16), widen(at + 16))};
+  }
   static COPPICE_INLINE Pair16 broadcast_pair(const uint16_t* at) {
     int32_t pair;
     std::memcpy(&pair, at, sizeof(pair));
@@ -89,6 +93,12 @@ struct DotOps {
     _mm256_store_si256(reinterpret_cast<__m256i*>(to), rounded);
     return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(rounded), 16))};
   }
+
+ private:
+  static COPPICE_INLINE __m512i widen(const int8_t* at) {
+    const __m128i narrow = _mm_load_si128(reinterpret_cast<const __m128i*>(at));
+    return _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(narrow)));
+  }
 };
 
 // clang-format off: the ceiling and the fold name what the pages define
@@ -100,6 +110,7 @@ struct DotOps {
 constexpr AttentionKernel kKernel{.name = "avx512bf16",
                                   .run_bf16 = run_item<DotOps, DotBf16<DotOps>>,
                                   .run_f32 = run_item<DotOps, F32Pages<DotOps>>,
+                                  .run_int8 = run_item<DotOps, DotInt8<DotOps>>,
                                   .merge = merge_item<DotOps, F32Pages<DotOps>>,
                                   .burn_bf16 = burn_products<DotOps, DotBf16<DotOps>>,
                                   .burn_f32 = burn_products<DotOps, F32Pages<DotOps>>,

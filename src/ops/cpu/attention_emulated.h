@@ -75,6 +75,13 @@ struct EmulatedOps {
     std::memcpy(out.v, at, sizeof(out.v));
     return out;
   }
+  static Pair16 widen_pairs(const int8_t* at) {
+    Pair16 out;
+    for (int i = 0; i < 16; ++i) {
+      out.v[i] = uint32_t{to_bf16(at[i]).bits} | uint32_t{to_bf16(at[16 + i]).bits} << 16;
+    }
+    return out;
+  }
   static Pair16 broadcast_pair(const uint16_t* at) {
     Pair16 out;
     std::fill(out.v, out.v + 16, uint32_t{at[0]} | uint32_t{at[1]} << 16);

@@ -19,11 +19,17 @@
 // or 4) a register tile of so many rows takes.
 // Pages (a type of page and how it is multiplied):
 //   Element          what q and p are held as: float or bf16 bits
+//   Stored           what a page holds
 //   kPerStep         elements of the sum that one step covers; kTerms: fused terms per step
+//   value_step(Dp)   from one step over slots to the next, in bytes; kColumn: from 16 elements of
+//                    the head to the next 16
 //   right<t>(p)      term t of 16 lanes at p (a Right);  left<t>(a): its factor, broadcast
 //   product          acc + left * right
 //   put(f, e)        stores 16 floats as elements and returns them as stored
 //   kScaledQ         q carries scale2; otherwise the scores are multiplied by it
+//   kSlotScales      behind K and V stand a scale per slot of K, which multiplies the score, and
+//   one
+//                    of V, which multiplies p before it is rounded (l sums p without it)
 // Fold: page(i, n), the i-th page of a tile of n to be folded.
 
 inline constexpr float kRise = 8.0f;  // base 2: p stays below 256
@@ -36,8 +42,8 @@ template <class Ops, class Pages, class Fold>
 class ItemFold {
   using F16 = typename Ops::F16;
   using Element = typename Pages::Element;
-  static constexpr int kRows = Ops::kRows;        // rows of a register tile
-  static constexpr int kColumns = Ops::kColumns;  // 16-lane columns of it when it has one row
+  static constexpr int kRows = Ops::kRows;  // rows of a register tile
+  static constexpr int64_t kBytes = sizeof(typename Pages::Stored);
 
  public:
   ItemFold(const AttentionJob& job, const AttentionItem& item, const AttentionRows& rows)
@@ -261,7 +267,6 @@ class ItemFold {
   template <int kN, int kC>
   __attribute__((noinline)) void score_pages(const Block& block, int k,
                                              float (&scores)[kN][kChunk]) {
-    constexpr int64_t kStride = kPageSlots * int64_t{sizeof(typename Pages::Stored)};
     F16 sum[kN][kC];
     COPPICE_UNROLL
     for (int r = 0; r < kN; ++r) {
@@ -280,17 +285,38 @@ class ItemFold {
       COPPICE_UNROLL
       for (int c = 0; c < kC; ++c) {
         Ops::prefetch(keys[c] + ahead[c]);
-        keys[c] += kStride * Pages::kPerStep;
+        keys[c] += kPageSlots * kBytes * Pages::kPerStep;
       }
     }
     COPPICE_UNROLL
-    for (int r = 0; r < kN; ++r) {
+    for (int c = 0; c < kC; ++c) {
+      const std::byte* page = block.tile.page[static_cast<size_t>(k + c)];
+      const F16 factor = score_factor(page);
+      if constexpr (Pages::kSlotScales) {
+        Ops::prefetch(slot_scales(page + ahead[c]));
+        Ops::prefetch(slot_scales(page + ahead[c]) + kPageSlots);
+      }
       COPPICE_UNROLL
-      for (int c = 0; c < kC; ++c) {
-        if constexpr (!Pages::kScaledQ) sum[r][c] = Ops::mul(sum[r][c], Ops::set(job_.scale2));
+      for (int r = 0; r < kN; ++r) {
+        if constexpr (kScalesScores) sum[r][c] = Ops::mul(sum[r][c], factor);
         Ops::store(sum[r][c], scores[r] + (k + c) * kPageSlots);
       }
     }
+  }
+
+  static constexpr bool kScalesScores = !Pages::kScaledQ || Pages::kSlotScales;
+
+  // What a page's sums are multiplied by to be scores.
+  F16 score_factor(const std::byte* page) const {
+    const F16 scale = Ops::set(Pages::kScaledQ ? 1.0f : job_.scale2);
+    if constexpr (!Pages::kSlotScales) return scale;
+    const F16 slots = Ops::load(slot_scales(page));
+    return Pages::kScaledQ ? slots : Ops::mul(slots, scale);
+  }
+
+  // K's of 16 slots, then V's.
+  const float* slot_scales(const std::byte* page) const {
+    return reinterpret_cast<const float*>(page + 2 * dim_ * kPageSlots * kBytes);
   }
 
   // sum[r][c] += left[r] * right[c] over one step; left rows are `stride` elements apart.
@@ -299,6 +325,8 @@ class ItemFold {
                                         const std::byte* const* right, F16 (&sum)[kN][kC]) {
     accumulate_term<0, kN, kC>(left, stride, right, sum);
     if constexpr (Pages::kTerms > 1) accumulate_term<1, kN, kC>(left, stride, right, sum);
+    if constexpr (Pages::kTerms > 2) accumulate_term<2, kN, kC>(left, stride, right, sum);
+    if constexpr (Pages::kTerms > 3) accumulate_term<3, kN, kC>(left, stride, right, sum);
   }
 
   template <int kTerm, int kN, int kC>
@@ -335,6 +363,15 @@ class ItemFold {
     return reinterpret_cast<Element*>(rows_.weights) + int64_t{i} * kChunk;
   }
 
+  // Stores what multiplies a page's values; returns what l sums.
+  COPPICE_INLINE F16 put_weights(const F16& p, const Block& block, int32_t i, int k) {
+    Element* to = weights(i) + k * kPageSlots;
+    if constexpr (!Pages::kSlotScales) return Pages::put(p, to);
+    const float* scales = slot_scales(block.tile.page[static_cast<size_t>(k)]) + kPageSlots;
+    Pages::put(Ops::mul(p, Ops::load(scales)), to);
+    return p;
+  }
+
   __attribute__((noinline)) void weigh_row(const Block& block, int32_t i, const float* scores) {
     const int from = block.from, count = block.to - block.from;
     F16 top = Ops::load(scores + from * kPageSlots);
@@ -348,7 +385,7 @@ class ItemFold {
     for (int n = 0; n < count; ++n) {
       const int k = from + Fold::page(n, count);
       const F16 p = Ops::exp2(Ops::sub(Ops::load(scores + k * kPageSlots), m));
-      l = Ops::add(l, Pages::put(p, weights(i) + k * kPageSlots));
+      l = Ops::add(l, put_weights(p, block, i, k));
     }
     Ops::store(l, rows_.l + int64_t{i} * 16);
   }
@@ -372,7 +409,7 @@ class ItemFold {
         m = top;
       }
       const F16 p = Ops::exp2(Ops::sub(s, Ops::set(m)));
-      l = Ops::add(l, Pages::put(p, weights(i) + k * kPageSlots));
+      l = Ops::add(l, put_weights(p, block, i, k));
     }
     rows_.m[i] = m;
     Ops::store(l, rows_.l + int64_t{i} * 16);
@@ -415,9 +452,7 @@ class ItemFold {
 
   template <int kN, int kC>
   __attribute__((noinline)) void mix_columns(const Block& block, int32_t d, int begin, int end) {
-    constexpr int64_t kBytes = sizeof(typename Pages::Stored);
-    constexpr int64_t kColumn = 16 * kBytes * Pages::kPerStep;
-    const int64_t stride = dim_ * kBytes * Pages::kPerStep;
+    const int64_t stride = Pages::value_step(dim_);
     F16 sum[kN][kC];
     float* o = running(block.i) + d;
     COPPICE_UNROLL
@@ -428,9 +463,9 @@ class ItemFold {
     for (int n = begin; n < end; ++n) {
       const int k = block.from + Fold::page(n, block.to - block.from);
       const std::byte* columns[kC];
-      const std::byte* values =
-          block.tile.page[static_cast<size_t>(k)] + dim_ * kPageSlots * kBytes + d / 16 * kColumn;
-      for (int c = 0; c < kC; ++c) columns[c] = values + c * kColumn;
+      const std::byte* values = block.tile.page[static_cast<size_t>(k)] +
+                                dim_ * kPageSlots * kBytes + d / 16 * Pages::kColumn;
+      for (int c = 0; c < kC; ++c) columns[c] = values + c * Pages::kColumn;
       const ptrdiff_t ahead = block.ahead[static_cast<size_t>(k)];
       const Element* p = weights(block.i) + k * kPageSlots;
       for (int slot = 0; slot < kPageSlots; slot += Pages::kPerStep) {

@@ -95,14 +95,15 @@ struct AttentionKernel {
   using Merge = void (*)(const AttentionJob&, const AttentionItem&, const AttentionRows&);
   Run run_bf16 = nullptr;
   Run run_f32 = nullptr;
+  Run run_int8 = nullptr;
   Merge merge = nullptr;
-  // The ceilings: operations done in so many steps of products over bf16 or f32 pages, and of
-  // exponentials.
+  // The ceilings: operations done in so many steps of products over bf16 or f32 pages (int8 pages
+  // become what bf16 ones are multiplied as), and of exponentials.
   using Burn = double (*)(int64_t steps, float* sink);
   Burn burn_bf16 = nullptr;
   Burn burn_f32 = nullptr;
   Burn burn_exp = nullptr;
-  bool rounds_q = false;  // queries and probabilities are rounded to bf16 over bf16 pages
+  bool rounds_q = false;  // queries and probabilities are rounded to bf16 over bf16 and int8 pages
 };
 
 // Runs only where choose_isa() found Isa::kAvx512Bf16.

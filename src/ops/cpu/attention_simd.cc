@@ -160,7 +160,12 @@ struct WidenedBf16 {
   using Right = F16;
   static constexpr int kPerStep = 2;
   static constexpr int kTerms = 2;
+  static constexpr int64_t kColumn = 16 * sizeof(Stored) * kPerStep;
+  static constexpr int64_t value_step(int64_t dim) {
+    return dim * int64_t{sizeof(Stored)} * kPerStep;
+  }
   static constexpr bool kScaledQ = true;
+  static constexpr bool kSlotScales = false;
 
   template <int kTerm>
   static HWY_INLINE F16 right(const std::byte* at) {
@@ -195,6 +200,30 @@ struct WidenedBf16 {
   }
 };
 
+// 16 int8 of each of the four elements of the sum that share a line.
+struct WidenedInt8 : WidenedBf16 {
+  using Stored = int8_t;
+  static constexpr int kPerStep = 4;
+  static constexpr int kTerms = 4;
+  static constexpr int64_t kColumn = 16 * 16;
+  static constexpr int64_t value_step(int64_t) { return 16 * kPerStep; }
+  static constexpr bool kSlotScales = true;
+
+  template <int kTerm>
+  static HWY_INLINE F16 right(const std::byte* at) {
+    const hn::Rebind<int8_t, SimdOps::Tag> narrow;
+    const hn::Rebind<int32_t, SimdOps::Tag> wide;
+    const auto* from = reinterpret_cast<const int8_t*>(at) + 16 * kTerm;
+    F16 out;
+    COPPICE_UNROLL
+    for (int i = 0; i < SimdOps::kVectors; ++i) {
+      const auto whole = hn::PromoteTo(wide, hn::Load(narrow, from + i * SimdOps::kLanes));
+      out.v[i] = hn::ConvertTo(SimdOps::Tag(), whole);
+    }
+    return out;
+  }
+};
+
 // clang-format off: the ceiling and the fold name what the pages define
 #include "ops/cpu/attention_ceiling-inl.h"
 #include "ops/cpu/attention_fold-inl.h"
@@ -204,6 +233,7 @@ struct WidenedBf16 {
 constexpr AttentionKernel kKernel{.name = HWY_TARGET == HWY_AVX2 ? "avx2" : "avx512",
                                   .run_bf16 = run_item<SimdOps, WidenedBf16>,
                                   .run_f32 = run_item<SimdOps, F32Pages<SimdOps>>,
+                                  .run_int8 = run_item<SimdOps, WidenedInt8>,
                                   .merge = merge_item<SimdOps, F32Pages<SimdOps>>,
                                   .burn_bf16 = burn_products<SimdOps, WidenedBf16>,
                                   .burn_f32 = burn_products<SimdOps, F32Pages<SimdOps>>,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "ops/kv_value.h"
 #include "ops/op_checks.h"
@@ -9,73 +10,131 @@
 namespace coppice::ops::cpu {
 namespace {
 
-// Where the elements of one slot lie in a page, in elements.
+// Where the elements of one slot lie in a page of T, in elements.
+template <class T>
 struct Image {
   explicit Image(const KvLayout& layout)
-      : dim(padded_head_dim(layout.head_dim)), pair(layout.type == DType::kBF16 ? 2 : 1) {}
+      : dim(padded_head_dim(layout.head_dim)), column(kIsInt8 ? 16 : dim) {}
   int64_t key(int32_t slot, int32_t d) const {
-    return (int64_t{d} / pair * kPageSlots + slot) * pair + d % pair;
+    return (int64_t{d} / kPair * kPageSlots + slot) * kPair + d % kPair;
   }
   int64_t value(int32_t slot, int32_t d) const {
-    return int64_t{kPageSlots} * dim + (int64_t{slot} / pair * dim + d) * pair + slot % pair;
+    const int32_t first = kIsInt8 ? d / 16 * 16 : 0;  // of the columns that lie together
+    return int64_t{kPageSlots} * (dim + first) +
+           (int64_t{slot} / kPair * column + d - first) * kPair + slot % kPair;
   }
-  int32_t dim;   // Dp
-  int32_t pair;  // elements that lie together
+  static constexpr bool kIsInt8 = std::is_same_v<T, int8_t>;
+  static constexpr int32_t kPair = std::is_same_v<T, bf16> ? 2 : 1;  // elements that lie together
+  int32_t dim;                                                       // Dp
+  int32_t column;  // elements of a value that lie together, times kPair slots
 };
-
-float load(float x) { return x; }
-float load(bf16 x) { return to_float(x); }
-
-template <class T>
-void write_slot(const Image& image, int32_t head_dim, T* page, int32_t slot, const float* k,
-                const float* v) {
-  for (int32_t d = 0; d < head_dim; ++d) store_kv(k[d], page + image.key(slot, d));
-  for (int32_t d = 0; d < head_dim; ++d) store_kv(v[d], page + image.value(slot, d));
-}
-
-template <class T>
-void read_slots(const Image& image, int32_t head_dim, const T* page, int32_t slots, float* k,
-                float* v) {
-  for (int32_t slot = 0; slot < slots; ++slot) {
-    for (int32_t d = 0; d < head_dim; ++d) {
-      k[slot * head_dim + d] = load(page[image.key(slot, d)]);
-      v[slot * head_dim + d] = load(page[image.value(slot, d)]);
-    }
-  }
-}
-
-template <class T>
-void copy_elements(const Image& image, const T* from, T* to, int32_t slots) {
-  for (int32_t d = 0; d < image.dim; d += image.pair) {
-    std::copy_n(from + image.key(0, d), int64_t{slots} * image.pair, to + image.key(0, d));
-  }
-  const int32_t whole = slots / image.pair * image.pair;
-  std::copy_n(from + image.value(0, 0), int64_t{whole} * image.dim, to + image.value(0, 0));
-  if (whole == slots) return;
-  for (int32_t d = 0; d < image.dim; ++d) to[image.value(whole, d)] = from[image.value(whole, d)];
-}
-
-bool is_bf16(const KvArena& arena) { return arena.layout.type == DType::kBF16; }
 
 template <class T>
 T* elements(const KvArena& arena, PageId id) {
   return reinterpret_cast<T*>(arena.page(id));
 }
 
+// Of an int8 page: K [16], V [16].
+float* scales(const KvArena& arena, PageId id) {
+  const int64_t behind = int64_t{2} * kPageSlots * padded_head_dim(arena.layout.head_dim);
+  return reinterpret_cast<float*>(arena.page(id) + behind);
+}
+
+// --- one slot in
+
+template <class T>
+void write_slot(const KvArena& arena, PageId id, int32_t slot, const float* k, const float* v) {
+  const Image<T> image(arena.layout);
+  T* page = elements<T>(arena, id);
+  for (int32_t d = 0; d < arena.layout.head_dim; ++d) store_kv(k[d], page + image.key(slot, d));
+  for (int32_t d = 0; d < arena.layout.head_dim; ++d) store_kv(v[d], page + image.value(slot, d));
+}
+
+template <>
+void write_slot<int8_t>(const KvArena& arena, PageId id, int32_t slot, const float* k,
+                        const float* v) {
+  const Image<int8_t> image(arena.layout);
+  const int32_t dim = arena.layout.head_dim;
+  auto* page = elements<int8_t>(arena, id);
+  const float k_scale = int8_scale(k, dim), v_scale = int8_scale(v, dim);
+  for (int32_t d = 0; d < dim; ++d) page[image.key(slot, d)] = to_int8(k[d], k_scale);
+  for (int32_t d = 0; d < dim; ++d) page[image.value(slot, d)] = to_int8(v[d], v_scale);
+  scales(arena, id)[slot] = k_scale;
+  scales(arena, id)[kPageSlots + slot] = v_scale;
+}
+
+// --- slots out
+
+float load(float x) { return x; }
+float load(bf16 x) { return to_float(x); }
+float load(int8_t x) { return x; }
+
+template <class T>
+void read_slots(const KvArena& arena, PageId id, int32_t slots, float* k, float* v) {
+  const Image<T> image(arena.layout);
+  const int32_t dim = arena.layout.head_dim;
+  const T* page = elements<T>(arena, id);
+  for (int32_t slot = 0; slot < slots; ++slot) {
+    float k_scale = 1.0f, v_scale = 1.0f;
+    if constexpr (image.kIsInt8) {
+      k_scale = scales(arena, id)[slot];
+      v_scale = scales(arena, id)[kPageSlots + slot];
+    }
+    for (int32_t d = 0; d < dim; ++d) {
+      k[slot * dim + d] = load(page[image.key(slot, d)]) * k_scale;
+      v[slot * dim + d] = load(page[image.value(slot, d)]) * v_scale;
+    }
+  }
+}
+
+// --- slots copied
+
+template <class T>
+void copy_first(const KvArena& arena, PageId from_id, PageId to_id, int32_t slots) {
+  const Image<T> image(arena.layout);
+  const T* from = elements<T>(arena, from_id);
+  T* to = elements<T>(arena, to_id);
+  for (int32_t d = 0; d < image.dim; d += image.kPair) {
+    std::copy_n(from + image.key(0, d), int64_t{slots} * image.kPair, to + image.key(0, d));
+  }
+  const int32_t whole = slots / image.kPair * image.kPair;
+  for (int32_t d = 0; d < image.dim; d += image.column) {
+    std::copy_n(from + image.value(0, d), int64_t{whole} * image.column, to + image.value(0, d));
+  }
+  for (int32_t d = 0; whole < slots && d < image.dim; ++d) {
+    to[image.value(whole, d)] = from[image.value(whole, d)];
+  }
+  if constexpr (image.kIsInt8) {
+    for (const int32_t at : {0, kPageSlots}) {
+      std::copy_n(scales(arena, from_id) + at, slots, scales(arena, to_id) + at);
+    }
+  }
+}
+
+// fn(an element of the pages' type)
+template <class Fn>
+void with_element(const KvArena& arena, const Fn& fn) {
+  switch (arena.layout.type) {
+    case DType::kF32:
+      return fn(float());
+    case DType::kI8:
+      return fn(int8_t());
+    default:
+      return fn(bf16());
+  }
+}
+
 }  // namespace
 
 Expected<KvLayout> kv_layout(DType type, int32_t head_dim) {
-  if (type != DType::kF32 && type != DType::kBF16) {
-    return fail(ErrorCode::kUnsupported, "pages of type " + std::string(dtype_name(type)) +
-                                             " are not supported (f32 and bf16 are)");
-  }
+  TRY_STATUS(check_kv_type(type));
   if (head_dim < 1 || head_dim > kMaxHeadDim) {
     return fail(ErrorCode::kUnsupported, "head_dim " + std::to_string(head_dim) +
                                              " is not supported (1 to " +
                                              std::to_string(kMaxHeadDim) + " is)");
   }
-  const int64_t elements = int64_t{2} * kPageSlots * padded_head_dim(head_dim);
-  return KvLayout{type, head_dim, kPageSlots, dtype_bytes(type, elements)};
+  const int64_t bytes = kPageSlots * kv_slot_bytes(type, padded_head_dim(head_dim));
+  return KvLayout{type, head_dim, kPageSlots, bytes};
 }
 
 void zero_pages(const KvArena& arena, std::span<const PageId> ids) {
@@ -87,12 +146,7 @@ void zero_pages(const KvArena& arena, std::span<const PageId> ids) {
 void copy_slots(const KvArena& arena, PageId from, PageId to, int32_t slots) {
   CHECK(slots >= 0 && slots <= kPageSlots);
   if (slots == 0 || from == to) return;
-  const Image image(arena.layout);
-  if (is_bf16(arena)) {
-    copy_elements(image, elements<bf16>(arena, from), elements<bf16>(arena, to), slots);
-  } else {
-    copy_elements(image, elements<float>(arena, from), elements<float>(arena, to), slots);
-  }
+  with_element(arena, [&](auto x) { copy_first<decltype(x)>(arena, from, to, slots); });
 }
 
 void read_page(const KvArena& arena, PageId id, int32_t slots, const TensorView& k,
@@ -100,19 +154,13 @@ void read_page(const KvArena& arena, PageId id, int32_t slots, const TensorView&
   const int32_t dim = arena.layout.head_dim;
   CHECK(slots >= 0 && slots <= kPageSlots);
   CHECK(k.shape() == (Shape{slots, dim}) && v.shape() == k.shape());
-  const Image image(arena.layout);
-  if (is_bf16(arena)) {
-    read_slots(image, dim, elements<bf16>(arena, id), slots, k.f32(), v.f32());
-  } else {
-    read_slots(image, dim, elements<float>(arena, id), slots, k.f32(), v.f32());
-  }
+  with_element(arena, [&](auto x) { read_slots<decltype(x)>(arena, id, slots, k.f32(), v.f32()); });
 }
 
 void write_kv(const TensorView& k, const TensorView& v, int32_t layer, const AttentionPlan& plan,
               const KvArena& arena, int32_t row_begin, int32_t row_end) {
   check_write_kv(k, v, plan, arena);
   CHECK(row_begin >= 0 && row_end <= plan.rows);
-  const Image image(arena.layout);
   const int32_t dim = arena.layout.head_dim;
   for (int32_t row = row_begin; row < row_end; ++row) {
     const KvTarget target = plan.targets[static_cast<size_t>(row)];
@@ -125,11 +173,9 @@ void write_kv(const TensorView& k, const TensorView& v, int32_t layer, const Att
       const int64_t from = (int64_t{row} * plan.kv_heads + head) * dim;
       const float* key = k.f32() + from;
       const float* value = v.f32() + from;
-      if (is_bf16(arena)) {
-        write_slot(image, dim, elements<bf16>(arena, page), at % kPageSlots, key, value);
-      } else {
-        write_slot(image, dim, elements<float>(arena, page), at % kPageSlots, key, value);
-      }
+      with_element(arena, [&](auto x) {
+        write_slot<decltype(x)>(arena, page, at % kPageSlots, key, value);
+      });
     }
   }
 }

@@ -7,6 +7,7 @@
 //            K                       V
 //   bf16     [Dp/2][16 slots][2]     [16/2 slots][Dp][2]     pairs along d, pairs along slots
 //   f32      [Dp][16 slots]          [16 slots][Dp]
+//   int8     [Dp][16 slots]          [Dp/16][16 slots][16], then scales f32: K [16], V [16]
 // What lies between D and Dp is never read into a result: any finite value will do there.
 #pragma once
 
@@ -21,7 +22,7 @@ inline constexpr int32_t kMaxHeadDim = 256;
 
 constexpr int32_t padded_head_dim(int32_t head_dim) { return (head_dim + 15) / 16 * 16; }
 
-// head_dim: 1 to 256; type: f32 or bf16.
+// head_dim: 1 to 256; type: f32, bf16 or i8.
 Expected<KvLayout> kv_layout(DType type, int32_t head_dim);
 void zero_pages(const KvArena& arena, std::span<const PageId> ids);
 void copy_slots(const KvArena& arena, PageId from, PageId to, int32_t slots);

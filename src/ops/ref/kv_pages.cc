@@ -1,5 +1,6 @@
 #include "ops/ref/kv_pages.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "ops/kv_value.h"
@@ -15,7 +16,22 @@ std::byte* element(const KvArena& arena, PageId id, Half half, int32_t slot, int
   return arena.page(id) + dtype_bytes(layout.type, row * layout.head_dim + d);
 }
 
+// Of an int8 page.
+float* scales(const KvArena& arena, PageId id, Half half) {
+  std::byte* behind = arena.page(id) + int64_t{2} * kPageSlots * arena.layout.head_dim;
+  return reinterpret_cast<float*>(behind) + (half == Half::kValues ? kPageSlots : 0);
+}
+
+void store_int8_row(const KvArena& arena, PageId id, Half half, int32_t slot, const float* values) {
+  const int32_t dim = arena.layout.head_dim;
+  auto* out = reinterpret_cast<int8_t*>(element(arena, id, half, slot, 0));
+  const float scale = int8_scale(values, dim);
+  scales(arena, id, half)[slot] = scale;
+  for (int32_t d = 0; d < dim; ++d) out[d] = to_int8(values[d], scale);
+}
+
 void store_row(const KvArena& arena, PageId id, Half half, int32_t slot, const float* values) {
+  if (arena.layout.type == DType::kI8) return store_int8_row(arena, id, half, slot, values);
   std::byte* out = element(arena, id, half, slot, 0);
   for (int32_t d = 0; d < arena.layout.head_dim; ++d) {
     if (arena.layout.type == DType::kF32) {
@@ -29,16 +45,12 @@ void store_row(const KvArena& arena, PageId id, Half half, int32_t slot, const f
 }  // namespace
 
 Expected<KvLayout> kv_layout(DType type, int32_t head_dim) {
-  if (type != DType::kF32 && type != DType::kBF16) {
-    return fail(ErrorCode::kUnsupported, "pages of type " + std::string(dtype_name(type)) +
-                                             " are not supported (f32 and bf16 are)");
-  }
+  TRY_STATUS(check_kv_type(type));
   if (head_dim <= 0) {
     return fail(ErrorCode::kUnsupported,
                 "head_dim " + std::to_string(head_dim) + " is not supported (any from 1 up is)");
   }
-  const int64_t elements = int64_t{2} * kPageSlots * head_dim;
-  return KvLayout{type, head_dim, kPageSlots, dtype_bytes(type, elements)};
+  return KvLayout{type, head_dim, kPageSlots, kPageSlots * kv_slot_bytes(type, head_dim)};
 }
 
 void zero_pages(const KvArena& arena, std::span<const PageId> ids) {
@@ -54,6 +66,8 @@ void copy_slots(const KvArena& arena, PageId from, PageId to, int32_t slots) {
   for (const Half half : {Half::kKeys, Half::kValues}) {
     std::memcpy(element(arena, to, half, 0, 0), element(arena, from, half, 0, 0),
                 static_cast<size_t>(bytes));
+    if (arena.layout.type != DType::kI8) continue;
+    std::copy_n(scales(arena, from, half), slots, scales(arena, to, half));
   }
 }
 
@@ -92,8 +106,15 @@ void write_kv(const TensorView& k, const TensorView& v, int32_t layer, const Att
 
 float load(const KvArena& arena, PageId id, Half half, int32_t slot, int32_t d) {
   const std::byte* from = element(arena, id, half, slot, d);
-  return arena.layout.type == DType::kF32 ? *reinterpret_cast<const float*>(from)
-                                          : to_float(*reinterpret_cast<const bf16*>(from));
+  switch (arena.layout.type) {
+    case DType::kF32:
+      return *reinterpret_cast<const float*>(from);
+    case DType::kI8:
+      return static_cast<float>(*reinterpret_cast<const int8_t*>(from)) *
+             scales(arena, id, half)[slot];
+    default:
+      return to_float(*reinterpret_cast<const bf16*>(from));
+  }
 }
 
 }  // namespace coppice::ops::ref

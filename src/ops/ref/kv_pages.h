@@ -1,4 +1,5 @@
-// What:    the reference page image: K [P][D] then V [P][D], f32 or bf16, any D.
+// What:    the reference page image: K [P][D], then V [P][D], f32, bf16 or int8, any D. Behind an
+//          int8 page's elements stand its scales, K [P] and V [P] f32.
 // Owns:    nothing; pages lie in the caller's arena.
 // Threads: the caller's.
 // Fails:   kv_layout: kUnsupported for other element types or no head_dim. Else never.
