@@ -183,7 +183,8 @@ TEST_P(AttentionSuite, PrefillDiagonals) {
 
 TEST_P(AttentionSuite, Windows) {
   const Shape3 shape{.kv_heads = 1, .group = 2, .dim = 32};
-  for (const int32_t window : {1, 15, 16, 17, 64, 512, 600, 5000}) {
+  // Within a page, a page, a range, each with its neighbours, and more than the context.
+  for (const int32_t window : {1, 2, 15, 16, 17, 64, 511, 512, 513, 600, 1024, 1025, 5000}) {
     SCOPED_TRACE(window);
     Case c(subject(), shape, Data::kOrdinary, static_cast<uint32_t>(window));
     const int32_t root = c.add_node(-1, {1024});
@@ -252,11 +253,16 @@ TEST_P(AttentionSuite, OneAndTwoThreadsAndManyAreBitEqual) {
     for (const int32_t own : {1, 700, 65}) c.forest().add_sequence(c.add_node(root, {own}), 1);
     c.make_queries();
     const CasePlan plan = c.forest().plan(kv_heads, kTwoPhase, c.random());
-    const Case::Output one = c.run(plan, params_for(shape));
-    EXPECT_LE(relative_error(one, c.expected(params_for(shape))), kBar);
-    for (const int threads : {2, 5}) {
-      const auto team = another(threads);
-      EXPECT_TRUE(same_bits(one, c.run(*team, plan, params_for(shape)))) << threads << " threads";
+    // Windows: one slot, a page, over a range's border, more than any context.
+    for (const int32_t window : {0, 1, 16, 700, 5000}) {
+      SCOPED_TRACE(testing::Message() << kv_heads << " heads, window " << window);
+      const AttentionParams params = params_for(shape, 0, window);
+      const Case::Output one = c.run(plan, params);
+      EXPECT_LE(relative_error(one, c.expected(params)), kBar);
+      for (const int threads : {2, 5}) {
+        const auto team = another(threads);
+        EXPECT_TRUE(same_bits(one, c.run(*team, plan, params))) << threads << " threads";
+      }
     }
   }
 }

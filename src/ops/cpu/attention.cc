@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "ops/cpu/attention_tiles.h"
 #include "ops/lazy_memory.h"
@@ -51,22 +52,41 @@ AttentionRows carve_rows(Carver& carver, int64_t n, int64_t dim) {
   return rows;
 }
 
-AttentionPartials carve_partials(Carver& carver, int64_t ranges, int64_t n, int64_t dim) {
-  AttentionPartials partials;
-  partials.ranges = static_cast<int32_t>(ranges);
-  partials.o = carver.take<float>(ranges * n * dim);
-  partials.m = carver.take<float>(ranges * n);
-  partials.l = carver.take<float>(ranges * n);
+// The arrays of n packed rows' partials.
+AttentionPartials carve_partials(Carver& carver, AttentionPartials partials, int64_t n,
+                                 int64_t dim) {
+  partials.o = carver.take<float>(partials.ranges * n * dim);
+  partials.m = carver.take<float>(partials.ranges * n);
+  partials.l = carver.take<float>(partials.ranges * n);
   return partials;
 }
 
-int64_t partial_bytes(int64_t ranges, int64_t n, int64_t dim) {
+int64_t partial_bytes(int32_t ranges, int64_t n, int64_t dim) {
   Carver measure(nullptr);
-  carve_partials(measure, ranges, n, dim);
+  carve_partials(measure, {.ranges = ranges}, n, dim);
   return measure.used();
 }
 
-int64_t ranges_of(int64_t slots) { return (slots + kFoldRange - 1) / kFoldRange; }
+int32_t ranges_of(int64_t slots) {
+  return static_cast<int32_t>((slots + kFoldRange - 1) / kFoldRange);
+}
+
+// The slots that rows [row_begin, row_end) of a KV head see, taken together; empty: none.
+struct RowBounds {
+  int32_t first = 0, last = 0;
+};
+
+RowBounds bound_rows(const AttentionJob& job, int32_t kv_head, int32_t row_begin, int32_t row_end) {
+  const int32_t list = job.layer * job.plan->kv_heads + kv_head;
+  RowBounds all{.first = std::numeric_limits<int32_t>::max()};
+  for (int32_t row = row_begin; row < row_end; ++row) {
+    const int32_t last = job.plan->last(list, row), first = job.first(list, row);
+    if (first >= last) continue;
+    all.first = std::min(all.first, first);
+    all.last = std::max(all.last, last);
+  }
+  return all.last > 0 ? all : RowBounds();
+}
 
 // Into how many runs of ranges each row block is cut, so that all workers have the same to do.
 int32_t splits_for(int64_t blocks, int32_t workers) {
@@ -96,7 +116,7 @@ Status Attention::reserve(const StepLimits& limits) {
   CHECK(limits.kv_heads > 0 && limits.query_heads % limits.kv_heads == 0);
   const int32_t group = limits.query_heads / limits.kv_heads;
   const int32_t dim = padded_head_dim(limits.head_dim);
-  const int64_t ranges = ranges_of(limits.slots);
+  const int32_t ranges = ranges_of(limits.slots);
   int64_t packed = 0, items = 0, split_blocks = 0, bytes = 0;
   for (int32_t rows = 1; rows <= limits.rows; ++rows) {
     const Cut made = cut(rows, group, limits.kv_heads);
@@ -155,12 +175,9 @@ void Attention::cut_items() {
 }
 
 void Attention::cut_rows(int32_t kv_head, int32_t row_begin, int32_t row_end, int32_t splits) {
-  const int32_t list = job_.layer * job_.plan->kv_heads + kv_head;
-  int32_t last = 0;
-  for (int32_t row = row_begin; row < row_end; ++row) {
-    last = std::max(last, job_.plan->last(list, row));
-  }
-  const auto ranges = static_cast<int32_t>(ranges_of(last));
+  const RowBounds seen = bound_rows(job_, kv_head, row_begin, row_end);
+  const int32_t first_range = seen.first / kFoldRange;
+  const int32_t ranges = ranges_of(seen.last) - first_range;
   splits = std::clamp(splits, 1, std::max(1, ranges));
   const int64_t bytes =
       partial_bytes(ranges, int64_t{row_end - row_begin} * job_.group, job_.padded_dim);
@@ -170,10 +187,14 @@ void Attention::cut_rows(int32_t kv_head, int32_t row_begin, int32_t row_end, in
     item.kv_head = kv_head;
     item.row_begin = row_begin;
     item.row_end = row_end;
-    item.slot_begin = static_cast<int32_t>(int64_t{ranges} * i / splits) * kFoldRange;
-    item.slot_end = static_cast<int32_t>(int64_t{ranges} * (i + 1) / splits) * kFoldRange;
+    const auto range = [&](int64_t of) {
+      return first_range + static_cast<int32_t>(int64_t{ranges} * of / splits);
+    };
+    item.slot_begin = range(i) * kFoldRange;
+    item.slot_end = range(i + 1) * kFoldRange;
     if (splits > 1) {
       item.split = split_blocks_;
+      item.partials.first_range = first_range;
       item.partials.ranges = ranges;
     }
     items_.push_back(item);
@@ -194,7 +215,7 @@ void Attention::place_partials() {
     if (item.split < 0) continue;
     if (item.split != placed) {
       const int64_t packed = int64_t{item.row_end - item.row_begin} * job_.group;
-      partials = carve_partials(carver, item.partials.ranges, packed, job_.padded_dim);
+      partials = carve_partials(carver, item.partials, packed, job_.padded_dim);
       placed = item.split;
     }
     item.partials = partials;

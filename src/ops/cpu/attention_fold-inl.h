@@ -92,18 +92,15 @@ class ItemFold {
     const int32_t list = job_.layer * job_.plan->kv_heads + item_.kv_head;
     for (int32_t i = 0; i < packed(); ++i) {
       const int32_t row = item_.row_begin + i / job_.group;
-      const int32_t last = job_.plan->last(list, row);
-      int32_t first = job_.plan->first(list, row);
-      if (job_.window > 0) first = std::max(first, last - job_.window);
-      rows_.first[i] = first;
-      rows_.last[i] = last;
+      rows_.first[i] = job_.first(list, row);
+      rows_.last[i] = job_.plan->last(list, row);
       rows_.range[i] = -1;
       load_query(i);
       clear_total(i);
     }
     if (item_.split < 0) return;
-    const int32_t from = item_.slot_begin / kFoldRange;
-    const int32_t to = std::min(item_.partials.ranges, item_.slot_end / kFoldRange);
+    const int32_t from = item_.slot_begin / kFoldRange - item_.partials.first_range;
+    const int32_t to = item_.slot_end / kFoldRange - item_.partials.first_range;
     std::fill(item_.partials.m + int64_t{from} * packed(),
               item_.partials.m + int64_t{to} * packed(), kLowest);
   }
@@ -162,7 +159,7 @@ class ItemFold {
     float sum = 0.0f;
     for (int lane = 0; lane < 16; ++lane) sum += lanes[lane];
     if (item_.split < 0) return merge_range(i, running(i), rows_.m[i], sum);
-    const int64_t at = int64_t{rows_.range[i]} * packed() + i;
+    const int64_t at = int64_t{rows_.range[i] - item_.partials.first_range} * packed() + i;
     item_.partials.m[at] = rows_.m[i];
     item_.partials.l[at] = sum;
     std::copy_n(running(i), dim_, item_.partials.o + at * dim_);

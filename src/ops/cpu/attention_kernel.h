@@ -5,6 +5,7 @@
 // Fails:   never.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <string_view>
@@ -46,6 +47,12 @@ struct AttentionJob {
   int32_t layer = 0;
   int32_t window = 0;
   float scale2 = 0;  // scale * log2(e): scores are kept in base 2
+
+  // The first slot that a row sees, with the window applied.
+  int32_t first(int32_t list, int32_t row) const {
+    const int32_t first = plan->first(list, row);
+    return window > 0 ? std::max(first, plan->last(list, row) - window) : first;
+  }
 };
 
 // The states of closed ranges, where several items share one row block.
@@ -54,6 +61,7 @@ struct AttentionPartials {
   float* o = nullptr;
   float* m = nullptr;
   float* l = nullptr;
+  int32_t first_range = 0;  // ranges before it are seen by none of the rows
   int32_t ranges = 0;
 };
 
