@@ -84,11 +84,15 @@ using namespace cpu::emulated;
 using Dot = DotBf16<EmulatedOps>;
 using Int8 = DotInt8<EmulatedOps>;
 using F32 = F32Pages<EmulatedOps>;
-template <class Fold>
 constexpr cpu::AttentionKernel kEmulated{.name = "emulated",
-                                         .run_bf16 = run_item<EmulatedOps, Dot, Fold>,
-                                         .run_f32 = run_item<EmulatedOps, F32, Fold>,
-                                         .run_int8 = run_item<EmulatedOps, Int8, Fold>,
+                                         .run_bf16 = run_item<EmulatedOps, Dot>,
+                                         .run_f32 = run_item<EmulatedOps, F32>,
+                                         .run_int8 = run_item<EmulatedOps, Int8>,
+                                         .merge = merge_item<EmulatedOps, F32>,
+                                         .rounds_q = true};
+// For bf16 pages only.
+constexpr cpu::AttentionKernel kReversed{.name = "reversed",
+                                         .run_bf16 = run_item<EmulatedOps, Dot, ReversedFold>,
                                          .merge = merge_item<EmulatedOps, F32>,
                                          .rounds_q = true};
 }  // namespace kernels
@@ -96,13 +100,12 @@ constexpr cpu::AttentionKernel kEmulated{.name = "emulated",
 }  // namespace
 
 std::unique_ptr<Subject> reversed_subject() {
-  return std::make_unique<KernelSubject>(kernels::kEmulated<ReversedFold>, 1);
+  return std::make_unique<KernelSubject>(kernels::kReversed, 1);
 }
 
 std::unique_ptr<Subject> make_subject(const std::string& name, int threads) {
   if (name == "kernel/emulated") {
-    return std::make_unique<KernelSubject>(kernels::kEmulated<cpu::emulated::CanonicalFold>,
-                                           threads);
+    return std::make_unique<KernelSubject>(kernels::kEmulated, threads);
   }
   if (name.starts_with("kernel/")) {
     const auto isa = cpu::choose_isa(name.substr(7));

@@ -37,7 +37,8 @@ inline constexpr const char* kSubjects[] = {
 // A name as part of a test's name.
 std::string test_name(const char* subject);
 
-// The emulated kernel with the pages of a tile folded in reverse: as accurate, and not canonical.
+// The emulated kernel over bf16 pages with the pages of a tile folded in reverse: as accurate, and
+// not canonical.
 std::unique_ptr<Subject> reversed_subject();
 
 }  // namespace coppice::ops
