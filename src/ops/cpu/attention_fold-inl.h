@@ -15,9 +15,10 @@
 // Nothing here depends on the tile, the rows beside, or the node a page belongs to; four pages are
 // only processed at once where that is the same arithmetic.
 //
-// Ops: F16 (16 floats), arithmetic on it, kRows, and columns(rows): how many 16-lane columns (1, 2
-// or 4) a register tile of so many rows takes.
+// Ops: F16 (16 floats), arithmetic on it, and columns(rows): how many 16-lane columns (1, 2 or 4) a
+// register tile of so many rows takes.
 // Pages (a type of page and how it is multiplied):
+//   kRows            the most rows of a register tile
 //   Element          what q and p are held as: float or bf16 bits
 //   Stored           what a page holds
 //   kPerStep         elements of the sum that one step covers; kTerms: fused terms per step
@@ -27,9 +28,8 @@
 //   product          acc + left * right
 //   put(f, e)        stores 16 floats as elements and returns them as stored
 //   kScaledQ         q carries scale2; otherwise the scores are multiplied by it
-//   kSlotScales      behind K and V stand a scale per slot of K, which multiplies the score, and
-//   one
-//                    of V, which multiplies p before it is rounded (l sums p without it)
+//   kSlotScales      behind K and V stand a scale per slot of K, which multiplies the score, and a
+//                    scale of V, which multiplies p before it is rounded (l sums p without it)
 // Fold: page(i, n), the i-th page of a tile of n to be folded.
 
 inline constexpr float kRise = 8.0f;  // base 2: p stays below 256
@@ -42,7 +42,7 @@ template <class Ops, class Pages, class Fold>
 class ItemFold {
   using F16 = typename Ops::F16;
   using Element = typename Pages::Element;
-  static constexpr int kRows = Ops::kRows;  // rows of a register tile
+  static constexpr int kRows = Pages::kRows;  // rows of a register tile
   static constexpr int64_t kBytes = sizeof(typename Pages::Stored);
 
  public:
@@ -311,6 +311,9 @@ class ItemFold {
     return Pages::kScaledQ ? slots : Ops::mul(slots, scale);
   }
 
+  const std::byte* values_of(const std::byte* page) const {
+    return page + dim_ * kPageSlots * kBytes;
+  }
   // K's of 16 slots, then V's.
   const float* slot_scales(const std::byte* page) const {
     return reinterpret_cast<const float*>(page + 2 * dim_ * kPageSlots * kBytes);
@@ -460,16 +463,20 @@ class ItemFold {
     for (int n = begin; n < end; ++n) {
       const int k = block.from + Fold::page(n, block.to - block.from);
       const std::byte* columns[kC];
-      const std::byte* values = block.tile.page[static_cast<size_t>(k)] +
-                                dim_ * kPageSlots * kBytes + d / 16 * Pages::kColumn;
+      const std::byte* page = block.tile.page[static_cast<size_t>(k)];
+      const std::byte* values = values_of(page) + d / 16 * Pages::kColumn;
       for (int c = 0; c < kC; ++c) columns[c] = values + c * Pages::kColumn;
-      const ptrdiff_t ahead = block.ahead[static_cast<size_t>(k)];
+      // The call's share of the values ahead, by ascending address: the machine's own prefetcher
+      // follows.
+      const std::byte* ahead =
+          values_of(page + block.ahead[static_cast<size_t>(k)]) + d * kPageSlots * kBytes;
       const Element* p = weights(block.i) + k * kPageSlots;
       for (int slot = 0; slot < kPageSlots; slot += Pages::kPerStep) {
         accumulate<kN, kC>(p + slot, kChunk, columns, sum);
         COPPICE_UNROLL
         for (int c = 0; c < kC; ++c) {
-          Ops::prefetch(columns[c] + ahead);
+          Ops::prefetch(ahead);
+          ahead += 64;
           columns[c] += stride;
         }
       }

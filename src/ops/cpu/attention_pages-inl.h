@@ -15,6 +15,7 @@ struct F32Pages {
   using Right = F16;
   using Element = float;
   using Stored = float;
+  static constexpr int kRows = Ops::kRows;
   static constexpr int kPerStep = 1;
   static constexpr int kTerms = 1;
   static constexpr int64_t kColumn = 16 * sizeof(Stored);
@@ -47,6 +48,7 @@ struct DotBf16 {
   using Right = typename Ops::Pair16;
   using Element = uint16_t;
   using Stored = uint16_t;
+  static constexpr int kRows = Ops::kRows;
   static constexpr int kPerStep = 2;
   static constexpr int kTerms = 1;
   static constexpr int64_t kColumn = 16 * sizeof(Stored) * kPerStep;

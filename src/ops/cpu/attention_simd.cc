@@ -156,6 +156,7 @@ struct SimdOps {
 struct WidenedBf16 {
   using Element = float;
   using Stored = uint16_t;
+  static constexpr int kRows = SimdOps::kRows;
   using F16 = SimdOps::F16;
   using Right = F16;
   static constexpr int kPerStep = 2;
@@ -203,6 +204,8 @@ struct WidenedBf16 {
 // 16 int8 of each of the four elements of the sum that share a line.
 struct WidenedInt8 : WidenedBf16 {
   using Stored = int8_t;
+  // Four terms of one vector each and no mask: 6 x 2 accumulators fit 16 registers.
+  static constexpr int kRows = SimdOps::kVectors == 1 ? SimdOps::kRows : 6;
   static constexpr int kPerStep = 4;
   static constexpr int kTerms = 4;
   static constexpr int64_t kColumn = 16 * 16;
