@@ -332,6 +332,15 @@ class ItemFold {
   template <int kTerm, int kN, int kC>
   static COPPICE_INLINE void accumulate_term(const Element* left, int64_t stride,
                                              const std::byte* const* right, F16 (&sum)[kN][kC]) {
+    if constexpr (kN == 1) {
+      // Each line just before its product: all of them beside the sums do not fit 16 registers.
+      const auto a = Pages::template left<kTerm>(left);
+      COPPICE_UNROLL
+      for (int c = 0; c < kC; ++c) {
+        sum[0][c] = Pages::product(a, Pages::template right<kTerm>(right[c]), sum[0][c]);
+      }
+      return;
+    }
     typename Pages::Right b[kC];
     COPPICE_UNROLL
     for (int c = 0; c < kC; ++c) b[c] = Pages::template right<kTerm>(right[c]);
