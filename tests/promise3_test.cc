@@ -312,7 +312,6 @@ std::vector<Case> cases() {
   for (const int threads : {1, 2, 3}) {
     out.push_back({"llama", WeightType::kF32, "cpu", threads, {}, KvType::kInt8});
   }
-  out.push_back({"llama", WeightType::kF32, "ref", 1, {}, KvType::kInt8});
   out.push_back({"qwen3-bf16", WeightType::kBF16, "cpu", 2, {}, KvType::kInt8});
   return out;
 }
