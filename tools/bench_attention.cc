@@ -114,11 +114,16 @@ void print_table_row(const ordered_json& json) {
 
 void print_summary(const ordered_json& line) {
   const ordered_json& s = line["summary"];
+  const auto number = [&](const char* key) {
+    char text[32] = "-";
+    if (!s[key].is_null()) std::snprintf(text, sizeof(text), "%.2f", s[key].get<double>());
+    return std::string(text);
+  };
   print_text_line(
-      "geometric mean of %d cases: floor fraction %s, ideal fraction %s, best way over "
-      "shared pages %s and private copies %s times two-phase",
-      s["cases"].get<int>(), s["floor_fraction"].dump().c_str(), s["ideal_fraction"].dump().c_str(),
-      s["best_shared_pages_ratio"].dump().c_str(), s["unshared_ratio"].dump().c_str());
+      "geometric means of %d cases: floor fraction %s, ideal fraction %s; best way over shared "
+      "pages %sx and private copies %sx two-phase's time",
+      s["cases"].get<int>(), number("floor_fraction").c_str(), number("ideal_fraction").c_str(),
+      number("best_shared_pages_ratio").c_str(), number("unshared_ratio").c_str());
 }
 
 Status run(const Flags& flags) {
