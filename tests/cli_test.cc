@@ -370,6 +370,7 @@ TEST_F(Cli, WrongFlagsExitWith2AndSayWhatIsAccepted) {
       {"generate -p x --batch y", "one of"},
       {"generate -p x --ctx many", "--ctx"},
       {"generate -p x --dtype f16", "bf16 or f32"},
+      {"generate -p x --weights q8_0", "auto or int8"},
       {"generate -p x --kv-type q4", "bf16, f32 or int8"},
       {"generate -p x --kv-budget 3Q", "K, M or G"},
       {"generate -p x --memory -1", "--memory"},

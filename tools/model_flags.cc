@@ -72,6 +72,11 @@ void add_model_flags(CLI::App& app, ModelFlags& f) {
   app.add_option("--dtype", f.dtype, "compute type of the weights: bf16 or f32 (default bf16)")
       ->type_name("TYPE")
       ->group(group);
+  app.add_option("--weights", f.weights,
+                 "auto: matrices as the file has them; int8: F32, F16 and BF16 ones become Q8_0 "
+                 "(groups of 32) as they are loaded (default auto)")
+      ->type_name("HOW")
+      ->group(group);
   app.add_option("--kv-type", f.kv_type,
                  "type of keys and values: bf16, f32 or int8 (default bf16)")
       ->type_name("TYPE")
@@ -153,6 +158,7 @@ Expected<EngineOptions> options_of(const ModelFlags& flags) {
   options.ctx = flags.ctx;
   options.threads = flags.threads;
   TRY(options.dtype, parse_weight_type(flags.dtype));
+  TRY(options.weights, parse_weight_storage(flags.weights));
   TRY(options.kv_type, parse_kv_type(flags.kv_type));
   TRY(options.memory, size_of(flags.memory, "--memory"));
   TRY(options.kv_budget, size_of(flags.kv_budget, "--kv-budget"));

@@ -24,6 +24,7 @@ struct ModelFlags {
   int64_t ctx = 0;
   int32_t threads = 0;
   std::string dtype = "bf16";
+  std::string weights = "auto";
   std::string kv_type = "bf16";
   std::string memory;
   std::string kv_budget;

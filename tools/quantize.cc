@@ -13,6 +13,7 @@
 #include "model/gguf_export.h"
 #include "model_flags.h"
 #include "progress.h"
+#include "tensor/narrow.h"
 
 namespace coppice::tools {
 namespace {
@@ -25,7 +26,7 @@ Status quantize(const Flags& flags) {
   std::string name = flags.type;
   for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   const auto type = dtype_from_name(name);
-  if (!type || !model::can_export(*type)) {
+  if (!type || !can_narrow(*type)) {
     return fail(ErrorCode::kInvalidArgument,
                 "--type is \"" + flags.type + "\"; it takes Q8_0, Q4_0, Q4_K, BF16, F16 or F32");
   }

@@ -16,6 +16,8 @@
 namespace coppice {
 
 enum class WeightType { kBF16, kF32 };
+// Of plain matrices: as the file has them, or Q8_0 (groups of 32, symmetric), made at load.
+enum class WeightStorage { kAuto, kInt8 };
 enum class KvType { kBF16, kF32, kInt8 };
 enum class AttentionPartition { kTwoPhase, kPerSequence };
 
@@ -25,6 +27,7 @@ struct EngineOptions {
   int64_t ctx = 0;      // most tokens of a sequence; 0: what the model allows
   int32_t threads = 0;  // 0: one per physical core
   WeightType dtype = WeightType::kBF16;
+  WeightStorage weights = WeightStorage::kAuto;
   KvType kv_type = KvType::kBF16;
   std::optional<int64_t> memory;     // bytes for everything but mapped weights
   std::optional<int64_t> kv_budget;  // bytes of pages; default a quarter of available memory
@@ -50,6 +53,7 @@ Expected<int64_t> parse_size(std::string_view text, std::string_view flag);
 std::string format_size(int64_t bytes);
 
 Expected<WeightType> parse_weight_type(std::string_view text);
+Expected<WeightStorage> parse_weight_storage(std::string_view text);
 Expected<KvType> parse_kv_type(std::string_view text);
 Expected<AttentionPartition> parse_partition(std::string_view text);
 

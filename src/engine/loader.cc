@@ -108,6 +108,7 @@ Expected<Loaded> load(const EngineOptions& options, std::unique_ptr<ops::Backend
   shape.max_rows = options.max_rows;
   shape.max_logit_rows = options.prompt_logits ? options.max_rows : options.max_live;
   shape.memory_limit = options.memory.value_or(0);
+  if (options.weights == WeightStorage::kInt8) shape.weights = DType::kQ8_0;
   TRY(parts.model, model::Model::load(*parts.checkpoint, *parts.backend, shape, progress));
 
   TRY_STATUS(parts.backend->reserve(step_limits(options, out.limits.ctx, config)));

@@ -63,5 +63,16 @@ TEST(Load, TheKvTypeDecidesTheBytesOfATokenAndThePagesOfABudget) {
   }
 }
 
+TEST(Load, Int8WeightsAreHeldInHalfTheBytes) {
+  EngineOptions options = golden_options("llama");
+  options.backend = "cpu";
+  options.dtype = WeightType::kBF16;
+  const auto plain = load_with(options);
+  options.weights = WeightStorage::kInt8;
+  const auto small = load_with(options);
+  ASSERT_TRUE(plain && small);
+  EXPECT_LT(small->info.weight_bytes, plain->info.weight_bytes * 6 / 10);
+}
+
 }  // namespace
 }  // namespace coppice::engine

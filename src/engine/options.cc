@@ -84,6 +84,13 @@ Expected<WeightType> parse_weight_type(std::string_view text) {
               "--dtype is \"" + std::string(text) + "\"; it takes bf16 or f32");
 }
 
+Expected<WeightStorage> parse_weight_storage(std::string_view text) {
+  if (text == "auto") return WeightStorage::kAuto;
+  if (text == "int8") return WeightStorage::kInt8;
+  return fail(ErrorCode::kInvalidArgument,
+              "--weights is \"" + std::string(text) + "\"; it takes auto or int8");
+}
+
 Expected<KvType> parse_kv_type(std::string_view text) {
   if (text == "bf16") return KvType::kBF16;
   if (text == "f32") return KvType::kF32;

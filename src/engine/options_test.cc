@@ -80,10 +80,13 @@ TEST(Options, EachWrongOneIsNamed) {
 
 TEST(Options, WordsParse) {
   EXPECT_EQ(*parse_weight_type("f32"), WeightType::kF32);
+  EXPECT_EQ(*parse_weight_storage("auto"), WeightStorage::kAuto);
+  EXPECT_EQ(*parse_weight_storage("int8"), WeightStorage::kInt8);
   EXPECT_EQ(*parse_kv_type("bf16"), KvType::kBF16);
   EXPECT_EQ(*parse_kv_type("int8"), KvType::kInt8);
   EXPECT_EQ(*parse_partition("per-sequence"), AttentionPartition::kPerSequence);
   EXPECT_FALSE(parse_weight_type("f16"));
+  EXPECT_FALSE(parse_weight_storage("q8_0"));
   EXPECT_FALSE(parse_kv_type(""));
   EXPECT_FALSE(parse_partition("two_phase"));
 }

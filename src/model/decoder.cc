@@ -53,7 +53,7 @@ class Decoder : public Model {
 };
 
 Status Decoder::load(const Checkpoint& checkpoint, const LoadProgress& progress) {
-  WeightLoader loader(checkpoint, backend_);
+  WeightLoader loader(checkpoint, backend_, options_.weights);
   loader.want("model.embed_tokens.weight", config_.vocab_size, config_.hidden_size, embed_tokens_);
   layers_.resize(static_cast<size_t>(config_.num_hidden_layers));
   for (size_t i = 0; i < layers_.size(); ++i) {

@@ -10,8 +10,8 @@
 #include "model/gguf_tokenizer.h"
 #include "model/gguf_writer.h"
 #include "model/rope_scaling.h"
-#include "tensor/quant_block.h"
-#include "tensor/quantise.h"
+#include "model/stored_type.h"
+#include "tensor/narrow.h"
 #include "tensor/widen.h"
 
 namespace coppice::model {
@@ -80,7 +80,6 @@ class Exporter {
   void write_config();
   Status write_tokenizer();
   Status plan_tensors();
-  DType type_for(const std::string& name, const Shape& shape) const;
   Status fill(const Planned& planned, std::span<std::byte> bytes) const;
 
   const Checkpoint& checkpoint_;
@@ -143,21 +142,13 @@ Status Exporter::write_tokenizer() {
   return {};
 }
 
-DType Exporter::type_for(const std::string& name, const Shape& shape) const {
-  if (shape.rank() != 2) return DType::kF32;
-  const bool vocabulary = name.starts_with("model.embed_tokens") || name.starts_with("lm_head");
-  DType type = options_.type;
-  if (vocabulary && (type == DType::kQ4_0 || type == DType::kQ4_K)) type = DType::kQ8_0;
-  if (shape[1] % dtype_block(type) != 0) type = DType::kQ8_0;
-  return shape[1] % dtype_block(type) == 0 ? type : DType::kBF16;
-}
-
 Status Exporter::plan_tensors() {
   for (const std::string& name : checkpoint_.names()) {
     if (name.ends_with("rotary_emb.inv_freq") || name == "rope_freqs.weight") continue;
     if (config_.tie_word_embeddings && name == "lm_head.weight") continue;
     TRY(const Shape shape, checkpoint_.shape(name));
-    planned_.push_back({name, shape, type_for(name, shape), interleaved_heads(config_, name)});
+    planned_.push_back(
+        {name, shape, stored_type(options_.type, name, shape), interleaved_heads(config_, name)});
     writer_.tensor(hf_to_gguf(name), shape, planned_.back().type);
   }
   if (!divisors_.empty()) {
@@ -165,19 +156,6 @@ Status Exporter::plan_tensors() {
     writer_.tensor("rope_freqs.weight", planned_.back().shape, DType::kF32);
   }
   return {};
-}
-
-void store_row(DType type, const float* row, int64_t count, std::byte* out) {
-  if (can_quantise(type)) return quantise(type, row, count, out);
-  for (int64_t i = 0; i < count; ++i) {
-    if (type == DType::kF32) {
-      reinterpret_cast<float*>(out)[i] = row[i];
-    } else if (type == DType::kF16) {
-      reinterpret_cast<f16*>(out)[i] = to_f16(row[i]);
-    } else {
-      reinterpret_cast<bf16*>(out)[i] = to_bf16(row[i]);
-    }
-  }
 }
 
 // Row by row: read as f32, moved to its place in the file's order, stored.
@@ -196,20 +174,16 @@ Status Exporter::fill(const Planned& planned, std::span<std::byte> bytes) const 
   for (int64_t n = 0; n < rows; ++n) {
     widen_row(source, n, row.data());
     const int64_t to = planned.rotary_heads == 0 ? n : interleaved_row(n, config_.head_dim);
-    store_row(planned.type, row.data(), cols, bytes.data() + to * row_bytes);
+    narrow_row(planned.type, row.data(), cols, bytes.data() + to * row_bytes);
   }
   return {};
 }
 
 }  // namespace
 
-bool can_export(DType type) {
-  return type == DType::kF32 || type == DType::kF16 || type == DType::kBF16 || can_quantise(type);
-}
-
 Status export_gguf(const Checkpoint& checkpoint, const std::string& path,
                    const GgufExport& options) {
-  if (!can_export(options.type)) {
+  if (!can_narrow(options.type)) {
     return fail(ErrorCode::kUnsupported,
                 "type " + std::string(dtype_name(options.type)) +
                     " is not written; f32, f16, bf16, q8_0, q4_0 and q4_k are");

@@ -13,13 +13,8 @@
 
 namespace coppice::model {
 
-bool can_export(DType type);  // F32, F16, BF16, Q8_0, Q4_0, Q4_K
-
 struct GgufExport {
-  // As can_export() allows. Norms and biases stay F32. Embeddings and the output matrix
-  // of the 4-bit types become Q8_0, as do matrices whose rows are no whole blocks of Q4_K; rows
-  // that are no whole blocks of 32 become BF16.
-  DType type = DType::kQ8_0;
+  DType type = DType::kQ8_0;  // as can_narrow() allows; of each tensor: stored_type.h
   std::function<void(int64_t done, int64_t total)> progress;  // bytes
 };
 

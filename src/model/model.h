@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "coppice/error.h"
@@ -32,6 +33,9 @@ struct ModelOptions {
   int32_t max_rows = 512;       // the most rows T a step will have
   int32_t max_logit_rows = 64;  // the most rows R whose logits a step will ask for
   int64_t memory_limit = 0;     // bytes for weights and activations together; 0: no limit
+  // Plain matrices are stored as a model of this type has them (stored_type.h); quantised ones
+  // stay what they are. Empty: every tensor as the file has it.
+  std::optional<DType> weights = {};
 };
 
 // done, total: bytes of weights as the file has them; called on the loading thread, after every

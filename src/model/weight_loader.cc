@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "model/stored_type.h"
+#include "tensor/narrow.h"
 #include "tensor/quant_block.h"
 #include "tensor/widen.h"
 
@@ -28,12 +30,14 @@ bool is_in_config(std::string_view name) {
 void WeightLoader::add(const std::string& name, const Shape& shape, Destination into) {
   known_.insert(name);
   if (!first_error_) return;
-  Expected<DType> type = checkpoint_.check(name, shape);
-  if (type) {
-    wanted_.push_back({name, shape, *type, into});
-  } else {
-    first_error_ = fail(std::move(type).error());
+  Expected<DType> found = checkpoint_.check(name, shape);
+  if (!found) {
+    first_error_ = fail(std::move(found).error());
+    return;
   }
+  const bool restored = weights_ && shape.rank() == 2 && !is_quantised(*found);
+  wanted_.push_back(
+      {name, shape, *found, restored ? stored_type(*weights_, name, shape) : *found, into});
 }
 
 void WeightLoader::want(const std::string& name, int64_t rows, int64_t cols,
@@ -65,10 +69,27 @@ Status WeightLoader::check_all_known() const {
 Expected<int64_t> WeightLoader::load_tensor(const Wanted& wanted) {
   TRY(const TensorData source, checkpoint_.tensor(wanted.name, wanted.shape));
   if (auto* const* weight = std::get_if<std::unique_ptr<ops::Weight>*>(&wanted.into)) {
-    TRY(**weight, backend_.load_weight(source.view));
-    return (**weight)->bytes();
+    return load_matrix(wanted, source.view, **weight);
   }
   return load_vector(wanted, source.view, *std::get<Vector*>(wanted.into));
+}
+
+Expected<int64_t> WeightLoader::load_matrix(const Wanted& wanted, const TensorView& source,
+                                            std::unique_ptr<ops::Weight>& into) {
+  if (wanted.type == source.type()) {
+    TRY(into, backend_.load_weight(source));
+    return into->bytes();
+  }
+  const int64_t rows = wanted.shape[0], cols = wanted.shape[1];
+  const int64_t row_bytes = dtype_bytes(wanted.type, cols);
+  TRY(const Buffer stored, Buffer::allocate(rows * row_bytes));
+  std::vector<float> row(static_cast<size_t>(cols));
+  for (int64_t n = 0; n < rows; ++n) {
+    widen_row(source, n, row.data());
+    narrow_row(wanted.type, row.data(), cols, stored.data() + n * row_bytes);
+  }
+  TRY(into, backend_.load_weight(stored.view(wanted.type, wanted.shape)));
+  return into->bytes();
 }
 
 Expected<int64_t> WeightLoader::load_vector(const Wanted& wanted, const TensorView& source,

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <variant>
@@ -31,8 +32,9 @@ struct Linear {
 
 class WeightLoader {
  public:
-  WeightLoader(const Checkpoint& checkpoint, ops::Backend& backend)
-      : checkpoint_(checkpoint), backend_(backend) {}
+  // weights: as ModelOptions has it.
+  WeightLoader(const Checkpoint& checkpoint, ops::Backend& backend, std::optional<DType> weights)
+      : checkpoint_(checkpoint), backend_(backend), weights_(weights) {}
 
   // into = tensor `name` [rows, cols].
   void want(const std::string& name, int64_t rows, int64_t cols,
@@ -53,19 +55,25 @@ class WeightLoader {
   struct Wanted {
     std::string name;
     Shape shape;
-    DType type;
+    DType file_type;
+    DType type;  // that the backend is given
     Destination into;
-    int64_t file_bytes() const { return dtype_bytes(type, shape.elements()); }
-    // The least any backend holds it in: as the file has it, or in 16 bits.
-    int64_t least_bytes() const { return std::min(file_bytes(), 2 * shape.elements()); }
+    int64_t file_bytes() const { return dtype_bytes(file_type, shape.elements()); }
+    // The least any backend holds it in: as it is given, or in 16 bits.
+    int64_t least_bytes() const {
+      return std::min(dtype_bytes(type, shape.elements()), 2 * shape.elements());
+    }
   };
   void add(const std::string& name, const Shape& shape, Destination into);
   Status check_all_known() const;
   Expected<int64_t> load_tensor(const Wanted& wanted);
+  Expected<int64_t> load_matrix(const Wanted& wanted, const TensorView& source,
+                                std::unique_ptr<ops::Weight>& into);
   Expected<int64_t> load_vector(const Wanted& wanted, const TensorView& source, Vector& into);
 
   const Checkpoint& checkpoint_;
   ops::Backend& backend_;
+  std::optional<DType> weights_;
   std::vector<Wanted> wanted_;
   std::set<std::string, std::less<>> known_;
   Status first_error_;
