@@ -51,6 +51,13 @@ class PassingBackend : public ops::Backend {
               const TensorView& out) override {
     inner_->matmul(x, w, bias, out);
   }
+  void matmul_each(const TensorView& x, std::span<const ops::Product> products) override {
+    inner_->matmul_each(x, products);
+  }
+  void add_rms_norm(const TensorView& x, const TensorView& y, const TensorView& weight, float eps,
+                    const TensorView& out) override {
+    inner_->add_rms_norm(x, y, weight, eps, out);
+  }
   void add(const TensorView& x, const TensorView& y) override { inner_->add(x, y); }
   void swiglu(const TensorView& gate, const TensorView& up, const TensorView& out) override {
     inner_->swiglu(gate, up, out);
@@ -65,6 +72,11 @@ class PassingBackend : public ops::Backend {
   void write_kv(const TensorView& k, const TensorView& v, int32_t layer,
                 const ops::AttentionPlan& plan, const ops::KvArena& arena) override {
     inner_->write_kv(k, v, layer, plan, arena);
+  }
+  void rope_write_kv(const TensorView& q, const TensorView& k, const TensorView& v,
+                     const TensorView& cos, const TensorView& sin, int32_t layer,
+                     const ops::AttentionPlan& plan, const ops::KvArena& arena) override {
+    inner_->rope_write_kv(q, k, v, cos, sin, layer, plan, arena);
   }
   void to_host(const TensorView& x, void* host) override { inner_->to_host(x, host); }
   void attention(const TensorView& q, const ops::AttentionParams& params,

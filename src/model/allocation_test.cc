@@ -3,8 +3,11 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
+#include <string>
 #include <vector>
 
+#include "model/random_checkpoint.h"
 #include "model/test_golden.h"
 #include "model/test_sequence.h"
 #include "ops/allocation_counter.h"
@@ -34,13 +37,24 @@ int64_t allocations_of_step(Model& model, const TestSequence& sequence, int32_t 
   return ops::allocations_of([&] { model.forward(input); });
 }
 
-class Allocations : public ::testing::TestWithParam<int> {};
+struct Setup {
+  int threads;
+  std::optional<DType> weights;
+};
+
+std::string setup_name(const ::testing::TestParamInfo<Setup>& info) {
+  const auto& [threads, weights] = info.param;
+  return std::string(weights ? dtype_name(*weights) : "plain") + "_" + std::to_string(threads);
+}
+
+class Allocations : public ::testing::TestWithParam<Setup> {};
 
 // Threads decide where rows are split by slots and their partials kept: three do, for a path of
 // more than one range.
 TEST_P(Allocations, AStepAllocatesNothingWithinTheReservedLimits) {
-  const auto backend = make_backend("cpu", DType::kBF16, GetParam());
-  const auto model = Model::load(*open_golden("qwen3"), *backend, {}).value();
+  const auto backend = make_backend("cpu", DType::kBF16, GetParam().threads);
+  const auto checkpoint = open_random("256,2,4,2,64,512,300").value();
+  const auto model = Model::load(*checkpoint, *backend, {.weights = GetParam().weights}).value();
   const ModelConfig& config = model->config();
   const int32_t queries = config.num_attention_heads * config.head_dim;
   ASSERT_TRUE(backend->reserve(
@@ -60,9 +74,28 @@ TEST_P(Allocations, AStepAllocatesNothingWithinTheReservedLimits) {
     EXPECT_EQ(backend->scratch_bytes(), scratch) << rows << " rows, path of " << slots;
   }
 }
-INSTANTIATE_TEST_SUITE_P(Threads, Allocations, ::testing::Values(1, 2, 3));
+INSTANTIATE_TEST_SUITE_P(, Allocations,
+                         ::testing::Values(Setup{1, {}}, Setup{2, {}}, Setup{3, {}},
+                                           Setup{1, DType::kQ8_0}, Setup{3, DType::kQ8_0},
+                                           Setup{2, DType::kQ4_0}, Setup{1, DType::kQ4_K},
+                                           Setup{3, DType::kQ4_K}),
+                         setup_name);
 
-// That the test above can fail: without the reservation a longer path finds no room.
+// That the test above can fail: without the reservation the quantised rows of a larger step find
+// no room,
+TEST(AllocationsCanary, QuantisedRowsThatWereNotReservedGrowAndAreSeen) {
+  const auto backend = make_backend("cpu", DType::kBF16, 1);
+  const auto checkpoint = open_random("256,2,4,2,64,512,300").value();
+  const auto model = Model::load(*checkpoint, *backend, {.weights = DType::kQ4_K}).value();
+  const TestSequence sequence(*backend, model->config(), DType::kBF16, kSlots);
+  EXPECT_GT(allocations_of_step(*model, sequence, 4, 4), 0);
+  EXPECT_EQ(allocations_of_step(*model, sequence, 4, 4), 0);
+  const int64_t before = backend->scratch_bytes();
+  EXPECT_GT(allocations_of_step(*model, sequence, kRows, kRows), 0);
+  EXPECT_GT(backend->scratch_bytes(), before);
+}
+
+// and a longer path the attention's partials.
 TEST(AllocationsCanary, ScratchThatWasNotReservedGrowsAndIsSeen) {
   const auto backend = make_backend("cpu", DType::kBF16, 3);
   const auto model = Model::load(*open_golden("qwen3"), *backend, {}).value();

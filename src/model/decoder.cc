@@ -30,16 +30,15 @@ class Decoder : public Model {
   void keys_and_values(size_t layer, const ForwardInput& input, const StepViews& s);
   void attend(size_t layer, const ForwardInput& input, const StepViews& s);
   StepViews keep_rows(std::span<const int32_t> rows, const StepViews& s);
-  void finish_layer(const DecoderLayer& layer, const StepViews& s);
+  void finish_layer(size_t layer, const StepViews& s);
   TensorView head(const StepViews& s);
 
-  void norm(const TensorView& x, const Vector& weight, const TensorView& out) {
-    backend_.rms_norm(x, weight.view, static_cast<float>(config_.rms_norm_eps), out);
+  float eps() const { return static_cast<float>(config_.rms_norm_eps); }
+  void norm_heads(const TensorView& x, const Vector& weight);
+  // What is normed after layer `layer`'s output has joined x.
+  const Vector& norm_after(size_t layer) const {
+    return is_last(layer) ? norm_ : layers_[layer + 1].input_layernorm;
   }
-  void apply(const Linear& linear, const TensorView& x, const TensorView& out) {
-    backend_.matmul(x, *linear.weight, linear.bias.view, out);
-  }
-  void rotate(const TensorView& x, const Vector& head_norm, const StepViews& s);
 
   ModelConfig config_;
   ops::Backend& backend_;
@@ -95,40 +94,42 @@ TensorView Decoder::forward(const ForwardInput& input) {
     if (is_last(i) && input.logit_rows.empty()) break;
     attend(i, input, s);
     if (is_last(i)) s = keep_rows(input.logit_rows, s);
-    finish_layer(layers_[i], s);
+    finish_layer(i, s);
   }
   if (input.logit_rows.empty()) return activations_.host_logits(0);
   return head(s);
 }
 
-// x = embedding of the tokens. What enters here is what was evaluated: it is counted here.
+// x = embedding of the tokens, h = its norm. What enters here is what was evaluated: it is counted
+// here.
 void Decoder::embed(const ForwardInput& input, const StepViews& s) {
   for (const int32_t owner : input.owners) ++input.evaluated[static_cast<size_t>(owner)];
   backend_.embed(input.tokens, *embed_tokens_, s.x);
+  backend_.rms_norm(s.x, layers_.front().input_layernorm.view, eps(), s.h);
 }
 
-// h = norm(x); k and v go to the pages, q stays.
+// From h: k and v go to the pages, q stays.
 void Decoder::keys_and_values(size_t layer, const ForwardInput& input, const StepViews& s) {
   const Attention& attention = layers_[layer].attention;
-  norm(s.x, layers_[layer].input_layernorm, s.h);
-  apply(attention.q_proj, s.h, s.q);
-  apply(attention.k_proj, s.h, s.k);
-  apply(attention.v_proj, s.h, s.v);
-  rotate(s.q, attention.q_norm, s);
-  rotate(s.k, attention.k_norm, s);
-  const Shape heads{input.plan.rows, config_.num_key_value_heads, config_.head_dim};
-  backend_.write_kv(s.k.reshaped(heads), s.v.reshaped(heads), static_cast<int32_t>(layer),
-                    input.plan, input.arena);
+  const ops::Product products[] = {{*attention.q_proj.weight, attention.q_proj.bias.view, s.q},
+                                   {*attention.k_proj.weight, attention.k_proj.bias.view, s.k},
+                                   {*attention.v_proj.weight, attention.v_proj.bias.view, s.v}};
+  backend_.matmul_each(s.h, products);
+  norm_heads(s.q, attention.q_norm);
+  norm_heads(s.k, attention.k_norm);
+  const int64_t rows = input.plan.rows, dim = config_.head_dim;
+  const Shape queries{rows, config_.num_attention_heads, dim};
+  const Shape keys{rows, config_.num_key_value_heads, dim};
+  backend_.rope_write_kv(s.q.reshaped(queries), s.k.reshaped(keys), s.v.reshaped(keys), s.cos,
+                         s.sin, static_cast<int32_t>(layer), input.plan, input.arena);
 }
 
-// x [T, H D]: each head normed where the model does that, then rotated to its position.
-void Decoder::rotate(const TensorView& x, const Vector& head_norm, const StepViews& s) {
-  const int64_t rows = x.shape()[0], heads = x.shape()[1] / config_.head_dim;
-  if (!head_norm.view.empty()) {
-    const TensorView each = x.reshaped({rows * heads, config_.head_dim});
-    norm(each, head_norm, each);
-  }
-  backend_.rope(x.reshaped({rows, heads, config_.head_dim}), s.cos, s.sin);
+// Each head of x [T, H D], where the model norms them.
+void Decoder::norm_heads(const TensorView& x, const Vector& weight) {
+  if (weight.view.empty()) return;
+  const int64_t heads = x.elements() / config_.head_dim;
+  const TensorView each = x.reshaped({heads, config_.head_dim});
+  backend_.rms_norm(each, weight.view, eps(), each);
 }
 
 // a = attention of q over what each row sees.
@@ -150,22 +151,23 @@ StepViews Decoder::keep_rows(std::span<const int32_t> rows, const StepViews& s) 
   return kept;
 }
 
-// x += o(a); x += mlp(norm(x)).
-void Decoder::finish_layer(const DecoderLayer& layer, const StepViews& s) {
-  apply(layer.attention.o_proj, s.a, s.h);
-  backend_.add(s.x, s.h);
-  norm(s.x, layer.post_attention_layernorm, s.h);
-  backend_.matmul(s.h, *layer.mlp.gate_proj, {}, s.gate);
-  backend_.matmul(s.h, *layer.mlp.up_proj, {}, s.up);
+// x += o(a); x += mlp(norm(x)); h = the norm that comes next.
+void Decoder::finish_layer(size_t index, const StepViews& s) {
+  const DecoderLayer& layer = layers_[index];
+  const Linear& o_proj = layer.attention.o_proj;
+  backend_.matmul(s.a, *o_proj.weight, o_proj.bias.view, s.h);
+  backend_.add_rms_norm(s.x, s.h, layer.post_attention_layernorm.view, eps(), s.h);
+  const ops::Product products[] = {{*layer.mlp.gate_proj, {}, s.gate},
+                                   {*layer.mlp.up_proj, {}, s.up}};
+  backend_.matmul_each(s.h, products);
   backend_.swiglu(s.gate, s.up, s.gate);
   backend_.matmul(s.gate, *layer.mlp.down_proj, {}, s.h);
-  backend_.add(s.x, s.h);
+  backend_.add_rms_norm(s.x, s.h, norm_after(index).view, eps(), s.h);
 }
 
-// logits = lm_head(norm(x)), on the host.
+// logits = lm_head(h), on the host.
 TensorView Decoder::head(const StepViews& s) {
   const int64_t rows = s.x.shape()[0];
-  norm(s.x, norm_, s.h);
   const TensorView logits = activations_.logits(rows);
   backend_.matmul(s.h, lm_head_ ? *lm_head_ : *embed_tokens_, {}, logits);
   const TensorView host = activations_.host_logits(rows);

@@ -38,6 +38,14 @@ class Weight {
   virtual int64_t bytes() const = 0;  // memory it holds
 };
 
+// One of several products of the same rows: out [T, N] = x [T, K] . weight^T (+ bias [N] if not
+// empty).
+struct Product {
+  const Weight& weight;
+  TensorView bias;
+  TensorView out;
+};
+
 // How one (kv type, head_dim) is laid out: a page is K and V of P slots of one layer and one KV
 // head.
 struct KvLayout {
@@ -113,8 +121,18 @@ class Backend {
   // out [T, N] = x [T, K] . w^T (+ bias [N] if not empty)
   virtual void matmul(const TensorView& x, const Weight& w, const TensorView& bias,
                       const TensorView& out) = 0;
+  // Several products of the same x: what they need of it is made once.
+  virtual void matmul_each(const TensorView& x, std::span<const Product> products) {
+    for (const Product& p : products) matmul(x, p.weight, p.bias, p.out);
+  }
   // x += y, elementwise, same shape
   virtual void add(const TensorView& x, const TensorView& y) = 0;
+  // x += y, then out = rms_norm(x); out may be y
+  virtual void add_rms_norm(const TensorView& x, const TensorView& y, const TensorView& weight,
+                            float eps, const TensorView& out) {
+    add(x, y);
+    rms_norm(x, weight, eps, out);
+  }
   // out [T, F] = silu(gate) * up; out may be gate or up
   virtual void swiglu(const TensorView& gate, const TensorView& up, const TensorView& out) = 0;
   // Rotates the halves in place (the Llama pairing i, i + D/2): x [T, H, D], cos and sin [T, D/2].
@@ -131,6 +149,14 @@ class Backend {
   // rows that merely share a page with it.
   virtual void write_kv(const TensorView& k, const TensorView& v, int32_t layer,
                         const AttentionPlan& plan, const KvArena& arena) = 0;
+  // rope of q [T, Hq, D] and k, then write_kv.
+  virtual void rope_write_kv(const TensorView& q, const TensorView& k, const TensorView& v,
+                             const TensorView& cos, const TensorView& sin, int32_t layer,
+                             const AttentionPlan& plan, const KvArena& arena) {
+    rope(q, cos, sin);
+    rope(k, cos, sin);
+    write_kv(k, v, layer, plan, arena);
+  }
   // out [T, Hq, D] = softmax(scale * q k^T over the row's visible slots) v, K and V as stored in
   // pages. A row that sees no slot yields zeros. Source: ChunkAttention 2.1; fold: architecture 1,
   // promise 3 (a).

@@ -119,13 +119,25 @@ class ProfilingBackend : public Backend {
   }
   void matmul(const TensorView& x, const Weight& w, const TensorView& bias,
               const TensorView& out) override {
-    const double flops = 2.0 * static_cast<double>(x.elements()) * static_cast<double>(w.rows());
-    const double bytes = static_cast<double>(w.bytes()) + bytes_of(x) + bytes_of(out);
-    timed(*products_.at(&w), {.flops = flops, .bytes = bytes},
-          [&] { inner_->matmul(x, w, bias, out); });
+    timed(*products_.at(&w), product_cost(x, w, out), [&] { inner_->matmul(x, w, bias, out); });
+  }
+  // The time of products done together is dealt out by the bytes of their weights.
+  void matmul_each(const TensorView& x, std::span<const Product> products) override {
+    const double seconds = seconds_of([&] { inner_->matmul_each(x, products); });
+    double bytes = 0;
+    for (const Product& p : products) bytes += static_cast<double>(p.weight.bytes());
+    for (const Product& p : products) {
+      count(*products_.at(&p.weight), product_cost(x, p.weight, p.out),
+            seconds * static_cast<double>(p.weight.bytes()) / bytes);
+    }
   }
   void add(const TensorView& x, const TensorView& y) override {
     timed(add_, {.bytes = 3 * bytes_of(x)}, [&] { inner_->add(x, y); });
+  }
+  void add_rms_norm(const TensorView& x, const TensorView& y, const TensorView& weight, float eps,
+                    const TensorView& out) override {
+    timed(add_norm_, {.bytes = 3 * bytes_of(x) + bytes_of(out)},
+          [&] { inner_->add_rms_norm(x, y, weight, eps, out); });
   }
   void swiglu(const TensorView& gate, const TensorView& up, const TensorView& out) override {
     timed(activation_, {.bytes = 3 * bytes_of(out)}, [&] { inner_->swiglu(gate, up, out); });
@@ -140,10 +152,15 @@ class ProfilingBackend : public Backend {
 
   void write_kv(const TensorView& k, const TensorView& v, int32_t layer, const AttentionPlan& plan,
                 const KvArena& arena) override {
-    const double pages = static_cast<double>(arena.layout.page_bytes) / arena.layout.page_slots *
-                         plan.kv_heads * plan.rows;
-    timed(write_kv_, {.bytes = bytes_of(k) + bytes_of(v) + pages},
+    timed(write_kv_, {.bytes = bytes_of(k) + bytes_of(v) + bytes_written(plan, arena)},
           [&] { inner_->write_kv(k, v, layer, plan, arena); });
+  }
+  void rope_write_kv(const TensorView& q, const TensorView& k, const TensorView& v,
+                     const TensorView& cos, const TensorView& sin, int32_t layer,
+                     const AttentionPlan& plan, const KvArena& arena) override {
+    const double rows = 2 * bytes_of(q) + 2 * bytes_of(k) + bytes_of(v);
+    timed(rope_write_kv_, {.bytes = rows + bytes_written(plan, arena)},
+          [&] { inner_->rope_write_kv(q, k, v, cos, sin, layer, plan, arena); });
   }
   void attention(const TensorView& q, const AttentionParams& params, const AttentionPlan& plan,
                  const KvArena& arena, const TensorView& out) override {
@@ -160,16 +177,31 @@ class ProfilingBackend : public Backend {
   }
 
  private:
+  static Cost product_cost(const TensorView& x, const Weight& w, const TensorView& out) {
+    return {.flops = 2.0 * static_cast<double>(x.elements()) * static_cast<double>(w.rows()),
+            .bytes = static_cast<double>(w.bytes()) + bytes_of(x) + bytes_of(out)};
+  }
+  static double bytes_written(const AttentionPlan& plan, const KvArena& arena) {
+    return static_cast<double>(arena.layout.page_bytes) / arena.layout.page_slots * plan.kv_heads *
+           plan.rows;
+  }
+
   template <class Call>
-  void timed(OpCount& count, const Cost& cost, const Call& call) {
+  static double seconds_of(const Call& call) {
     const auto start = std::chrono::steady_clock::now();
     call();
-    const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+  static void count(OpCount& count, const Cost& cost, double seconds) {
     ++count.calls;
-    count.seconds += spent.count();
+    count.seconds += seconds;
     count.flops += cost.flops;
     count.bytes += cost.bytes;
     count.exps += cost.exps;
+  }
+  template <class Call>
+  static void timed(OpCount& of, const Cost& cost, const Call& call) {
+    count(of, cost, seconds_of(call));
   }
   OpCount& plain(const char* name) { return profile_->count(name, 0, 0, std::nullopt); }
 
@@ -182,6 +214,8 @@ class ProfilingBackend : public Backend {
   OpCount& write_kv_ = plain("write keys and values");
   OpCount& activation_ = plain("activation");
   OpCount& add_ = plain("residual add");
+  OpCount& add_norm_ = plain("residual add and norm");
+  OpCount& rope_write_kv_ = plain("rope, write keys and values");
   OpCount& gather_ = plain("gather rows");
   OpCount& to_host_ = plain("copy to host");
   OpCount& zeroed_ = plain("zero pages");

@@ -51,6 +51,23 @@ TEST_F(OpProfileTest, AProductCountsItsMultiplyAddsAndOperands) {
   EXPECT_EQ(profile_->seconds(), count.seconds);
 }
 
+TEST_F(OpProfileTest, ProductsDoneTogetherCountAsEach) {
+  const std::vector<float> w(8 * 4, 2.0f), x(5 * 4, 1.0f);
+  std::vector<float> narrow(5 * 3), wide(5 * 8);
+  const auto first = *backend_->load_weight({w.data(), DType::kF32, {3, 4}});
+  const auto second = *backend_->load_weight({w.data(), DType::kF32, {8, 4}});
+  const Product products[] = {{*first, {}, {narrow.data(), DType::kF32, {5, 3}}},
+                              {*second, {}, {wide.data(), DType::kF32, {5, 8}}}};
+  backend_->matmul_each({x.data(), DType::kF32, {5, 4}}, products);
+  EXPECT_EQ(wide, std::vector<float>(40, 8.0f));
+  for (const OpCount& count : profile_->counts()) {
+    if (count.name != "product") continue;
+    EXPECT_EQ(count.calls, 1);
+    EXPECT_EQ(count.flops, 2.0 * 5 * 4 * static_cast<double>(count.n));
+    EXPECT_GT(count.seconds, 0.0);
+  }
+}
+
 TEST_F(OpProfileTest, WeightsOfOneShapeAndTypeAreCountedTogether) {
   const std::vector<float> w(64);
   for (const Shape& shape : {Shape{8, 8}, Shape{8, 8}, Shape{4, 16}}) {

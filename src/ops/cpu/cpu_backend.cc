@@ -169,10 +169,27 @@ void CpuBackend::matmul(const TensorView& x, const Weight& w, const TensorView& 
   as_cpu(w).multiply(pool_, x, bias, out);
 }
 
+void CpuBackend::matmul_each(const TensorView& x, std::span<const Product> products) {
+  multiply_each(pool_, x, products);
+}
+
 void CpuBackend::add(const TensorView& x, const TensorView& y) {
   CHECK(x.shape() == y.shape());
   for_runs(x.elements(), kStreamCost, [&](int64_t begin, int64_t end) {
     kernels_.add(x.f32() + begin, y.f32() + begin, end - begin);
+  });
+}
+
+void CpuBackend::add_rms_norm(const TensorView& x, const TensorView& y, const TensorView& weight,
+                              float eps, const TensorView& out) {
+  CHECK(x.shape() == y.shape());
+  check_rms_norm(x, weight, out);
+  const int64_t width = x.shape()[1];
+  for_runs(x.shape()[0], 2 * width * kStreamCost, [&](int64_t begin, int64_t end) {
+    for (int64_t at = begin * width; at < end * width; at += width) {
+      kernels_.add(x.f32() + at, y.f32() + at, width);
+      kernels_.rms_norm(x.f32() + at, weight.f32(), eps, width, out.f32() + at);
+    }
   });
 }
 
@@ -183,17 +200,22 @@ void CpuBackend::swiglu(const TensorView& gate, const TensorView& up, const Tens
   });
 }
 
+void CpuBackend::rotate(const TensorView& x, const TensorView& cos, const TensorView& sin,
+                        int64_t begin, int64_t end) const {
+  const int64_t heads = x.shape()[1], half = x.shape()[2] / 2;
+  for (int64_t t = begin; t < end; ++t) {
+    for (int64_t h = 0; h < heads; ++h) {
+      kernels_.rope(x.f32() + (t * heads + h) * 2 * half, cos.f32() + t * half,
+                    sin.f32() + t * half, half);
+    }
+  }
+}
+
 void CpuBackend::rope(const TensorView& x, const TensorView& cos, const TensorView& sin) {
   check_rope(x, cos, sin);
-  const int64_t heads = x.shape()[1], half = x.shape()[2] / 2;
-  for_runs(x.shape()[0], 2 * heads * half * kStreamCost, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) {
-      for (int64_t h = 0; h < heads; ++h) {
-        kernels_.rope(x.f32() + (t * heads + h) * 2 * half, cos.f32() + t * half,
-                      sin.f32() + t * half, half);
-      }
-    }
-  });
+  const int64_t width = x.shape()[1] * x.shape()[2];
+  for_runs(x.shape()[0], width * kStreamCost,
+           [&](int64_t begin, int64_t end) { rotate(x, cos, sin, begin, end); });
 }
 
 void CpuBackend::gather_rows(const TensorView& x, std::span<const int32_t> rows,
@@ -212,6 +234,20 @@ void CpuBackend::write_kv(const TensorView& k, const TensorView& v, int32_t laye
   check_write_kv(k, v, plan, arena);
   const int64_t width = int64_t{plan.kv_heads} * arena.layout.head_dim;
   for_runs(plan.rows, 2 * width * kStreamCost, [&](int64_t begin, int64_t end) {
+    cpu::write_kv(k, v, layer, plan, arena, static_cast<int32_t>(begin), static_cast<int32_t>(end));
+  });
+}
+
+void CpuBackend::rope_write_kv(const TensorView& q, const TensorView& k, const TensorView& v,
+                               const TensorView& cos, const TensorView& sin, int32_t layer,
+                               const AttentionPlan& plan, const KvArena& arena) {
+  check_rope(q, cos, sin);
+  check_rope(k, cos, sin);
+  check_write_kv(k, v, plan, arena);
+  const int64_t width = (q.shape()[1] + 3 * k.shape()[1]) * k.shape()[2];
+  for_runs(plan.rows, width * kStreamCost, [&](int64_t begin, int64_t end) {
+    rotate(q, cos, sin, begin, end);
+    rotate(k, cos, sin, begin, end);
     cpu::write_kv(k, v, layer, plan, arena, static_cast<int32_t>(begin), static_cast<int32_t>(end));
   });
 }

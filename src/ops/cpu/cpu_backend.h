@@ -42,7 +42,10 @@ class CpuBackend : public Backend {
                 const TensorView& out) override;
   void matmul(const TensorView& x, const Weight& w, const TensorView& bias,
               const TensorView& out) override;
+  void matmul_each(const TensorView& x, std::span<const Product> products) override;
   void add(const TensorView& x, const TensorView& y) override;
+  void add_rms_norm(const TensorView& x, const TensorView& y, const TensorView& weight, float eps,
+                    const TensorView& out) override;
   void swiglu(const TensorView& gate, const TensorView& up, const TensorView& out) override;
   void rope(const TensorView& x, const TensorView& cos, const TensorView& sin) override;
   void gather_rows(const TensorView& x, std::span<const int32_t> rows,
@@ -50,6 +53,9 @@ class CpuBackend : public Backend {
 
   void write_kv(const TensorView& k, const TensorView& v, int32_t layer, const AttentionPlan& plan,
                 const KvArena& arena) override;
+  void rope_write_kv(const TensorView& q, const TensorView& k, const TensorView& v,
+                     const TensorView& cos, const TensorView& sin, int32_t layer,
+                     const AttentionPlan& plan, const KvArena& arena) override;
   void attention(const TensorView& q, const AttentionParams& params, const AttentionPlan& plan,
                  const KvArena& arena, const TensorView& out) override;
   void to_host(const TensorView& x, void* host) override;
@@ -59,6 +65,9 @@ class CpuBackend : public Backend {
 
   // A weight in oneDNN's hands, or null where its probe refuses the shape.
   std::unique_ptr<Weight> load_with_onednn(const TensorView& w);
+  // Rows [begin, end) of x [T, H, D].
+  void rotate(const TensorView& x, const TensorView& cos, const TensorView& sin, int64_t begin,
+              int64_t end) const;
   // body(begin, end) over all of [0, count), in runs that may be on different threads.
   template <class Body>
   void for_runs(int64_t count, int64_t cost_of_one, const Body& body);

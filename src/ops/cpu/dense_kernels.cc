@@ -60,7 +60,7 @@ HWY_INLINE void load_weights(const bf16* from, Vector (&to)[V]) {
 template <class W>
 struct Tile {
   const float* x;     // at the slice's first depth
-  int64_t x_stride;   // K
+  int64_t x_stride;   // between rows
   const W* weights;   // at the slice's first depth and the tile's first column
   int64_t depth;      // of the slice
   const float* bias;  // added at the end, or null
@@ -69,7 +69,35 @@ struct Tile {
   bool resume;  // go on from what out holds
 };
 
+// sums[r][v] take depth k of x and of the weights, two vectors of weights at a time: with three
+// rows there are no registers for four.
 template <int R, int V, class W>
+HWY_INLINE void add_depth(const float* x, int64_t stride, const W* weights, Vector (&sums)[R][V]) {
+  const F32 d;
+  for (int pair = 0; pair < V; pair += 2) {
+    Vector w[2];
+    load_weights<2>(weights + pair * lanes(), w);
+    for (int r = 0; r < R; ++r) {
+      const Vector factor = hn::Set(d, x[r * stride]);
+      for (int v = 0; v < 2; ++v) {
+        sums[r][pair + v] = hn::MulAdd(factor, w[v], sums[r][pair + v]);
+      }
+    }
+  }
+}
+
+// Few rows read weights as a stream: what comes this far behind is fetched, where the processor
+// would only look ahead within a page.
+constexpr int64_t kStreamAhead = 2048;
+
+template <class W>
+HWY_INLINE void fetch_ahead(const W* weights, int64_t count) {
+  const auto* at = reinterpret_cast<const char*>(weights) + kStreamAhead;
+  const int64_t bytes = count * static_cast<int64_t>(sizeof(W));
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i, 0, 3);
+}
+
+template <int R, int V, bool kPacked, class W>
 HWY_INLINE void multiply(const Tile<W>& tile) {
   const F32 d;
   Vector sums[R][V];
@@ -79,13 +107,11 @@ HWY_INLINE void multiply(const Tile<W>& tile) {
           tile.resume ? hn::LoadU(d, tile.out + r * tile.out_stride + v * lanes()) : hn::Zero(d);
     }
   }
-  for (int64_t k = 0; k < tile.depth; ++k) {
-    Vector weights[V];
-    load_weights<V>(tile.weights + k * kPanelVectors * lanes(), weights);
-    for (int r = 0; r < R; ++r) {
-      const Vector x = hn::Set(d, tile.x[r * tile.x_stride + k]);
-      for (int v = 0; v < V; ++v) sums[r][v] = hn::MulAdd(x, weights[v], sums[r][v]);
-    }
+  const int64_t stride = kPacked ? kDepthSlice<W> : tile.x_stride, step = kPanelVectors * lanes();
+  const W* weights = tile.weights;
+  for (int64_t k = 0; k < tile.depth; ++k, weights += step) {
+    if constexpr (!kPacked) fetch_ahead(weights, step);
+    add_depth<R, V>(tile.x + k, stride, weights, sums);
   }
   for (int v = 0; v < V; ++v) {
     for (int r = 0; r < R; ++r) {
@@ -97,12 +123,12 @@ HWY_INLINE void multiply(const Tile<W>& tile) {
 }
 
 // The same for a row count known only now: 1 to R.
-template <int R, int V, class W>
+template <int R, int V, bool kPacked, class W>
 HWY_INLINE void multiply_rows(int64_t rows, const Tile<W>& tile) {
   if constexpr (R > 1) {
-    if (rows < R) return multiply_rows<R - 1, V>(rows, tile);
+    if (rows < R) return multiply_rows<R - 1, V, kPacked>(rows, tile);
   }
-  multiply<R, V>(tile);
+  multiply<R, V, kPacked>(tile);
 }
 
 // The slice that comes next, fetched a little before every tile: while the first tile reads a slice
@@ -118,12 +144,12 @@ struct Prefetch {
 };
 
 // All rows times V vectors of columns, in tiles of nearly equal height, at most R.
-template <int R, int V, class W>
+template <int R, int V, bool kPacked, class W>
 HWY_INLINE void multiply_all(int64_t rows_left, Tile<W> tile, Prefetch& next) {
   for (int64_t tiles = (rows_left + R - 1) / R; tiles > 0; --tiles) {
     const int64_t rows = rows_left / tiles;
     next.advance();
-    multiply_rows<R, V>(rows, tile);
+    multiply_rows<R, V, kPacked>(rows, tile);
     rows_left -= rows;
     tile.x += rows * tile.x_stride;
     tile.out += rows * tile.out_stride;
@@ -134,15 +160,15 @@ HWY_INLINE void multiply_all(int64_t rows_left, Tile<W> tile, Prefetch& next) {
 template <class W>
 void multiply_panel(int64_t rows, Tile<W> tile, const W* next) {
   Prefetch prefetch{reinterpret_cast<const char*>(next), 0};
-  if (rows <= kWideRows) return multiply_all<kWideRows, 4>(rows, tile, prefetch);
+  if (rows <= kWideRows) return multiply_all<kWideRows, 4, false>(rows, tile, prefetch);
   const int64_t bytes = tile.depth * kPanelVectors * lanes() * static_cast<int64_t>(sizeof(W));
   const int64_t tiles = 2 * ((rows + kMaxRows - 1) / kMaxRows);
   prefetch.bytes_per_tile = (bytes / tiles + 63) / 64 * 64;
-  multiply_all<kMaxRows, 2>(rows, tile, prefetch);
+  multiply_all<kMaxRows, 2, true>(rows, tile, prefetch);
   tile.weights += 2 * lanes();
   tile.out += 2 * lanes();
   if (tile.bias != nullptr) tile.bias += 2 * lanes();
-  multiply_all<kMaxRows, 2>(rows, tile, prefetch);
+  multiply_all<kMaxRows, 2, true>(rows, tile, prefetch);
 }
 
 // Where a panel of which only `columns` exist is multiplied as a whole one.

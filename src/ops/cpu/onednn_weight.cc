@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "ops/lazy_memory.h"
-#include "ops/op_checks.h"
 #include "ops/weight_source.h"
 
 // The two calls of the library's OpenMP runtime that are needed, without its compiler flag.
@@ -291,12 +290,9 @@ void OneDnnWeight::read_row(int64_t n, float* out) const {
 
 // --- the product
 
-void OneDnnWeight::multiply(ThreadPool& pool, const TensorView& x, const TensorView& bias,
-                            const TensorView& out) const {
-  check_matmul(x, *this, bias, out);
+void OneDnnWeight::prepare(ThreadPool& pool, const TensorView& x) const {
   const State& s = *state_;
   const int64_t rows = x.shape()[0];
-  if (rows == 0) return;
   CHECK(s.library.grow_inputs(s.type, rows, s.cols));
   std::byte* inputs = s.library.inputs.data();
   const float* input = x.f32();
@@ -307,27 +303,30 @@ void OneDnnWeight::multiply(ThreadPool& pool, const TensorView& x, const TensorV
       store(s.type, inputs, at, input[at]);
     }
   });
-  const float* offsets = bias.empty() ? nullptr : bias.f32();
-  float* output = out.f32();
-  pool.parallel_for(static_cast<int32_t>(s.slices()), [&](int32_t slice, int32_t thread) {
-    const int64_t columns = s.shape(slice).columns;
-    const auto& piece = s.library.threads[static_cast<size_t>(thread)].piece;
-    for (int64_t row = 0; row < rows;) {
-      const int64_t height = piece_height(rows - row);
-      const auto index = static_cast<size_t>(std::find(kHeights.begin(), kHeights.end(), height) -
-                                             kHeights.begin());
-      s.library.multiply(s.shape(slice), index, s.weights[static_cast<size_t>(slice)],
-                         inputs + dtype_bytes(s.type, row * s.cols), thread);
-      const int64_t end = std::min(rows, row + height);
-      for (auto* from = reinterpret_cast<const float*>(piece.data()); row < end;
-           ++row, from += columns) {
-        float* to = output + row * s.rows + slice * kSlice;
-        for (int64_t c = 0; c < columns; ++c) {
-          to[c] = offsets != nullptr ? from[c] + offsets[slice * kSlice + c] : from[c];
-        }
+}
+
+int64_t OneDnnWeight::part_count(const ThreadPool&, int64_t) const { return state_->slices(); }
+
+void OneDnnWeight::multiply_part(const ProductPart& part) const {
+  const State& s = *state_;
+  if (part.index >= s.slices()) return;
+  const int64_t slice = part.index, columns = s.shape(slice).columns;
+  const auto& piece = s.library.threads[static_cast<size_t>(part.thread)].piece;
+  for (int64_t row = 0; row < part.rows;) {
+    const int64_t height = piece_height(part.rows - row);
+    const auto index =
+        static_cast<size_t>(std::find(kHeights.begin(), kHeights.end(), height) - kHeights.begin());
+    s.library.multiply(s.shape(slice), index, s.weights[static_cast<size_t>(slice)],
+                       s.library.inputs.data() + dtype_bytes(s.type, row * s.cols), part.thread);
+    const int64_t end = std::min(part.rows, row + height);
+    for (auto* from = reinterpret_cast<const float*>(piece.data()); row < end;
+         ++row, from += columns) {
+      float* to = part.out + row * s.rows + slice * kSlice;
+      for (int64_t c = 0; c < columns; ++c) {
+        to[c] = part.bias != nullptr ? from[c] + part.bias[slice * kSlice + c] : from[c];
       }
     }
-  });
+  }
 }
 
 // --- the probe

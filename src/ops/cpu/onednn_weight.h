@@ -51,8 +51,10 @@ class OneDnnWeight : public CpuWeight {
   int64_t rows() const override;
   int64_t cols() const override;
   int64_t bytes() const override;
-  void multiply(ThreadPool& pool, const TensorView& x, const TensorView& bias,
-                const TensorView& out) const override;
+  PreparedRows prepared_rows() const override { return PreparedRows::kOneDnn; }
+  void prepare(ThreadPool& pool, const TensorView& x) const override;
+  int64_t part_count(const ThreadPool& pool, int64_t rows) const override;
+  void multiply_part(const ProductPart& part) const override;
   void read_row(int64_t n, float* out) const override;
 
  private:

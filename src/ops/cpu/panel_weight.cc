@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "ops/lazy_memory.h"
-#include "ops/op_checks.h"
 #include "ops/weight_source.h"
 
 namespace coppice::ops::cpu {
@@ -58,34 +57,35 @@ void PanelWeight::read_row(int64_t n, float* out) const {
   }
 }
 
-void PanelWeight::multiply(ThreadPool& pool, const TensorView& x, const TensorView& bias,
-                           const TensorView& out) const {
-  check_matmul(x, *this, bias, out);
-  const int64_t rows = x.shape()[0];
-  const float* input = x.f32();
-  const float* offsets = bias.empty() ? nullptr : bias.f32();
-  float* output = out.f32();
-  const auto product = type_ == DType::kBF16 ? kernels_.product_bf16 : kernels_.product_f32;
+int64_t PanelWeight::row_runs(int64_t rows, int64_t parts) const {
+  return std::clamp<int64_t>(rows / kLeastRows, 1, parts / std::min(parts, panel_count()));
+}
 
+int64_t PanelWeight::part_count(const ThreadPool& pool, int64_t rows) const {
   const int64_t panels = panel_count();
-  const int64_t runs = count_runs(pool, panels * rows, kernels_.panel * cols_);
-  const int64_t panel_runs = std::min(runs, panels);
-  const int64_t row_runs =
-      panel_runs == 0 ? 0 : std::clamp<int64_t>(rows / kLeastRows, 1, runs / panel_runs);
-  pool.parallel_for(static_cast<int32_t>(panel_runs * row_runs), [&](int32_t item, int32_t) {
-    const int64_t first = run_begin(panels, panel_runs, item / row_runs);
-    const int64_t end = run_begin(panels, panel_runs, item / row_runs + 1);
-    const int64_t row = run_begin(rows, row_runs, item % row_runs);
-    const int64_t column = first * kernels_.panel;
-    product({.x = input + row * cols_,
-             .rows = run_begin(rows, row_runs, item % row_runs + 1) - row,
-             .depth = cols_,
-             .weights = panel(first),
-             .columns = std::min(rows_, end * kernels_.panel) - column,
-             .bias = offsets != nullptr ? offsets + column : nullptr,
-             .out = output + row * rows_ + column,
-             .out_stride = rows_});
-  });
+  const int64_t parts = count_runs(pool, panels * rows, kernels_.panel * cols_);
+  return std::min(parts, panels * row_runs(rows, parts));
+}
+
+void PanelWeight::multiply_part(const ProductPart& part) const {
+  const int64_t panels = panel_count();
+  const int64_t row_runs = this->row_runs(part.rows, part.count);
+  const int64_t panel_runs = part.count / row_runs;
+  if (part.index >= panel_runs * row_runs) return;
+  const int64_t first = run_begin(panels, panel_runs, part.index / row_runs);
+  const int64_t end = run_begin(panels, panel_runs, part.index / row_runs + 1);
+  if (first == end) return;
+  const int64_t row = run_begin(part.rows, row_runs, part.index % row_runs);
+  const int64_t column = first * kernels_.panel;
+  const auto product = type_ == DType::kBF16 ? kernels_.product_bf16 : kernels_.product_f32;
+  product({.x = part.x + row * cols_,
+           .rows = run_begin(part.rows, row_runs, part.index % row_runs + 1) - row,
+           .depth = cols_,
+           .weights = panel(first),
+           .columns = std::min(rows_, end * kernels_.panel) - column,
+           .bias = part.bias != nullptr ? part.bias + column : nullptr,
+           .out = part.out + row * rows_ + column,
+           .out_stride = rows_});
 }
 
 }  // namespace coppice::ops::cpu

@@ -18,8 +18,10 @@ class PanelWeight : public CpuWeight {
   int64_t rows() const override { return rows_; }
   int64_t cols() const override { return cols_; }
   int64_t bytes() const override { return panels_.bytes(); }
-  void multiply(ThreadPool& pool, const TensorView& x, const TensorView& bias,
-                const TensorView& out) const override;
+  PreparedRows prepared_rows() const override { return PreparedRows::kNone; }
+  void prepare(ThreadPool&, const TensorView&) const override {}
+  int64_t part_count(const ThreadPool& pool, int64_t rows) const override;
+  void multiply_part(const ProductPart& part) const override;
   void read_row(int64_t n, float* out) const override;
 
  private:
@@ -31,6 +33,8 @@ class PanelWeight : public CpuWeight {
   std::byte* panel(int64_t p) const {
     return panels_.data() + dtype_bytes(type_, p * kernels_.panel * cols_);
   }
+  // Into how many runs the rows are cut when there are more parts than panels.
+  int64_t row_runs(int64_t rows, int64_t parts) const;
   void pack_panel(const TensorView& w, int64_t p, float* row);
 
   Buffer panels_;

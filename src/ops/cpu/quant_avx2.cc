@@ -26,6 +26,11 @@ struct Ops {
 
   static INLINE Int zero() { return _mm256_setzero_si256(); }
   static INLINE Int set32(int32_t x) { return _mm256_set1_epi32(x); }
+  static INLINE Int broadcast(const void* from) {
+    int32_t word;
+    std::memcpy(&word, from, sizeof(word));
+    return _mm256_set1_epi32(word);
+  }
   static INLINE Int load(const void* from) {
     return _mm256_loadu_si256(static_cast<const __m256i*>(from));
   }
@@ -72,6 +77,22 @@ struct Ops {
     return _mm256_blend_epi16(a, _mm256_srli_epi32(a, 16), 0x55);
   }
 
+  // The sum of all lanes.
+  static INLINE int32_t sum(Int a) {
+    __m128i half = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1)));
+  }
+  // Lanes that fit in signed bytes.
+  static INLINE void store_bytes(Int a, int8_t* to) {
+    const __m128i words =
+        _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packs_epi16(words, words));
+  }
+
+  static INLINE Float broadcast_float(const void* from) {
+    return _mm256_broadcast_ss(static_cast<const float*>(from));
+  }
   static INLINE Float set(float x) { return _mm256_set1_ps(x); }
   static INLINE Float convert(Int a) { return _mm256_cvtepi32_ps(a); }
   static INLINE Int round(Float a) { return _mm256_cvtps_epi32(a); }
@@ -86,6 +107,7 @@ struct Ops {
 };
 
 #include "ops/cpu/quant_product-inl.h"
+#include "ops/cpu/quant_rows-inl.h"
 
 #undef INLINE
 #undef INLINE_LAMBDA

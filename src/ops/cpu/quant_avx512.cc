@@ -33,6 +33,9 @@ struct Ops {
 
   static INLINE Int zero() { return _mm512_setzero_si512(); }
   static INLINE Int set32(int32_t x) { return _mm512_set1_epi32(x); }
+  static INLINE Int broadcast(const void* from) {
+    return _mm512_castps_si512(broadcast_float(from));
+  }
   static INLINE Int load(const void* from) { return _mm512_loadu_si512(from); }
   static INLINE void store(Int x, void* to) { _mm512_store_si512(to, x); }
   static INLINE Int bit_and(Int a, Int b) { return _mm512_and_si512(a, b); }
@@ -79,6 +82,18 @@ struct Ops {
     return _mm512_mask_blend_epi16(0x55555555, a, _mm512_srli_epi32(a, 16));
   }
 
+  // The sum of all lanes.
+  static INLINE int32_t sum(Int a) { return _mm512_reduce_add_epi32(a); }
+  // Lanes that fit in signed bytes.
+  static INLINE void store_bytes(Int a, int8_t* to) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(a));
+  }
+
+  static INLINE Float broadcast_float(const void* from) {
+    float x;
+    std::memcpy(&x, from, sizeof(x));
+    return _mm512_set1_ps(x);
+  }
   static INLINE Float set(float x) { return _mm512_set1_ps(x); }
   static INLINE Float convert(Int a) { return _mm512_cvtepi32_ps(a); }
   static INLINE Int round(Float a) { return _mm512_cvtps_epi32(a); }
@@ -93,6 +108,7 @@ struct Ops {
 };
 
 #include "ops/cpu/quant_product-inl.h"
+#include "ops/cpu/quant_rows-inl.h"
 
 #undef INLINE
 #undef INLINE_LAMBDA

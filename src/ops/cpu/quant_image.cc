@@ -42,15 +42,35 @@ std::byte* QuantImage::vector_byte(std::byte* chunk, int64_t vector, int64_t col
   return chunk + (vector * width() + column) * 4 + depth % 4;
 }
 
-void QuantImage::write_code(int64_t column, int64_t i, int code) const {
-  std::byte* const at = chunk(i / kChunkDepth);
-  const int64_t depth = i % kChunkDepth, quad = depth / 4;
-  const auto set = [](std::byte* byte, int bits) { *byte |= static_cast<std::byte>(bits); };
-  if (format_.bits == 8) return set(vector_byte(at, quad, column, depth), code & 255);
-  const int64_t half = depth / 16, upper = upper_vectors();
-  set(vector_byte(at, upper + quad % 4, column, depth), (code & 15) << 4 * half);
-  if (format_.bits == 5) set(vector_byte(at, 0, column, depth), code >> 4 << quad);
-  if (format_.bits == 6) set(vector_byte(at, half, column, depth), code >> 4 << 2 * (quad % 4));
+void QuantImage::put(int64_t c, int64_t vector, int64_t column, const Word& word) const {
+  std::memcpy(vector_byte(chunk(c), vector, column, 0), word.data(), word.size());
+}
+
+// codes: the chunk's 32.
+void QuantImage::write_chunk(int64_t column, int64_t c, const int16_t* codes) const {
+  // Byte d of the word: `count` bits from bit `from` of the codes at first + step i + d, i < quads,
+  // each above the one before.
+  const auto gather = [&](int first, int quads, int from, int count, int step) {
+    Word word{};
+    for (int i = 0; i < quads; ++i) {
+      for (size_t d = 0; d < word.size(); ++d) {
+        const int bits =
+            codes[static_cast<size_t>(first + step * i) + d] >> from & ((1 << count) - 1);
+        word[d] = static_cast<uint8_t>(word[d] | bits << 8 / quads * i);
+      }
+    }
+    return word;
+  };
+  if (format_.bits == 8) {
+    for (int quad = 0; quad < 8; ++quad) put(c, quad, column, gather(4 * quad, 1, 0, 8, 4));
+    return;
+  }
+  const int64_t upper = upper_vectors();
+  for (int j = 0; j < 4; ++j) put(c, upper + j, column, gather(4 * j, 2, 0, 4, 16));
+  if (format_.bits == 5) put(c, 0, column, gather(0, 8, 4, 1, 4));
+  for (int half = 0; format_.bits == 6 && half < 2; ++half) {
+    put(c, half, column, gather(16 * half, 4, 4, 2, 4));
+  }
 }
 
 int QuantImage::read_code(int64_t column, int64_t i) const {
@@ -77,8 +97,8 @@ void QuantImage::write(int64_t column, const QuantBlock& block) const {
       *group_byte(1, g, column) = static_cast<std::byte>(block.mins[static_cast<size_t>(g)]);
     }
   }
-  for (int64_t i = 0; i < format_.block; ++i) {
-    write_code(column, i, block.codes[static_cast<size_t>(i)]);
+  for (int64_t c = 0; c < format_.block / kChunkDepth; ++c) {
+    write_chunk(column, c, block.codes.data() + c * kChunkDepth);
   }
 }
 

@@ -4,6 +4,8 @@
 // Fails:   never.
 #pragma once
 
+#include <array>
+
 #include "ops/cpu/quant_kernels.h"
 #include "tensor/quant_block.h"
 
@@ -15,7 +17,6 @@ class QuantImage {
   QuantImage(DType type, int32_t lanes, std::byte* image)
       : format_(quant_format(type)), lanes_(lanes), image_(image) {}
 
-  // The image must have been zeroed.
   void write(int64_t column, const QuantBlock& block) const;
   // The parts as they were written.
   QuantBlock read(int64_t column) const;
@@ -33,7 +34,9 @@ class QuantImage {
   std::byte* chunk(int64_t c) const;
   std::byte* vector_byte(std::byte* chunk, int64_t vector, int64_t column, int64_t depth) const;
   int64_t upper_vectors() const { return format_.bits == 5 ? 1 : format_.bits == 6 ? 2 : 0; }
-  void write_code(int64_t column, int64_t i, int code) const;
+  using Word = std::array<uint8_t, 4>;  // four depths of a column
+  void put(int64_t c, int64_t vector, int64_t column, const Word& word) const;
+  void write_chunk(int64_t column, int64_t c, const int16_t* codes) const;
   int read_code(int64_t column, int64_t i) const;
 
   QuantFormat format_;

@@ -5,6 +5,9 @@
 // Why it is exact in 16 bits: an unsigned code of b bits times a signed byte, added in pairs, is at
 // most 2 (2^b - 1) 127; as many such pairs as kPairs fit before they are widened. Signed weights
 // (Q8_0) lend their sign to the activation, so that one factor is unsigned.
+//
+// A panel passes slice by slice of its depth: the slice's weights stay in the first-level cache
+// while all tiles of rows use them, and the next slice is fetched from between their blocks.
 
 template <DType T>
 struct Traits {
@@ -27,6 +30,7 @@ using Float = Ops::Float;
 constexpr int kLanes = Ops::kLanes;
 constexpr int kPanel = kVectors * kLanes;
 constexpr int kVectorBytes = 4 * kLanes;
+constexpr int64_t kSliceDepth = 512;
 
 // f(0), ..., f(N - 1) with indices known to the compiler: arrays that only they index can live in
 // registers.
@@ -38,12 +42,13 @@ INLINE void unrolled(const F& f) {
   (std::make_integer_sequence<int, N>());
 }
 
-// Four consecutive depths of one row in every lane.
-INLINE Int activations(const int8_t* at) {
-  int32_t word;
-  std::memcpy(&word, at, sizeof(word));
-  return Ops::set32(word);
+// Word i of row r of a record's part, in every lane.
+template <int R>
+INLINE Int word(const std::byte* at, int i, int r) {
+  return Ops::broadcast(at + (i * R + r) * 4);
 }
+
+// --- codes
 
 // Where step k of a chunk has its depths: nibble vector j, its low or its high half.
 template <DType T>
@@ -55,54 +60,84 @@ struct Step {
   }
 };
 
-// The unsigned codes of step k for column vector v.
+// Bits kBit and up of every byte, moved to kTo and up; what crosses bytes is for the caller to
+// mask.
+template <int kBit, int kTo>
+INLINE Int moved(Int bits) {
+  if constexpr (kBit > kTo) return Ops::template right<kBit - kTo>(bits);
+  if constexpr (kBit < kTo) return Ops::template left<kTo - kBit>(bits);
+  return bits;
+}
+
+// The unsigned codes of step K for column vector v, from the chunk of an image.
 template <DType T, int K>
-INLINE Int unsigned_codes(const std::byte* upper, const std::byte* codes, int v) {
+INLINE Int unsigned_codes(const std::byte* chunk, int v) {
   using S = Step<T>;
-  Int code = Ops::load(codes + (S::vector(K) * kVectors + v) * kVectorBytes);
+  const std::byte* nibbles = chunk + Traits<T>::kUpper * kVectors * kVectorBytes;
+  Int code = Ops::load(nibbles + (S::vector(K) * kVectors + v) * kVectorBytes);
   if constexpr (S::half(K) == 1) code = Ops::template right<4>(code);
   code = Ops::bit_and(code, Ops::set32(0x0f0f0f0f));
   if constexpr (T == DType::kQ5_K) {
-    constexpr int kBit = S::depth(K) / 4;
-    const Int bits = Ops::load(upper + v * kVectorBytes);
-    const Int moved = kBit <= 4 ? Ops::template left<(kBit <= 4 ? 4 - kBit : 0)>(bits)
-                                : Ops::template right<(kBit > 4 ? kBit - 4 : 0)>(bits);
-    code = Ops::bit_or(code, Ops::bit_and(moved, Ops::set32(0x10101010)));
+    const Int bits = Ops::load(chunk + v * kVectorBytes);
+    code = Ops::bit_or(code, Ops::bit_and(moved<S::depth(K) / 4, 4>(bits), Ops::set32(0x10101010)));
   }
   if constexpr (T == DType::kQ6_K) {
-    constexpr int kBit = 2 * S::vector(K);
-    const Int bits = Ops::load(upper + (S::half(K) * kVectors + v) * kVectorBytes);
-    const Int moved = kBit <= 4 ? Ops::template left<(kBit <= 4 ? 4 - kBit : 0)>(bits)
-                                : Ops::template right<(kBit > 4 ? kBit - 4 : 0)>(bits);
-    code = Ops::bit_or(code, Ops::bit_and(moved, Ops::set32(0x30303030)));
+    const Int bits = Ops::load(chunk + (S::half(K) * kVectors + v) * kVectorBytes);
+    code =
+        Ops::bit_or(code, Ops::bit_and(moved<2 * S::vector(K), 4>(bits), Ops::set32(0x30303030)));
   }
   return code;
 }
 
-// One chunk: total[r][v] += scale * (sum of products), the scales as 16-bit pairs of equal halves.
-template <DType T, int R>
+template <DType T>
+constexpr int64_t chunk_bytes() {
+  return (Traits<T>::kUpper + Traits<T>::kCodes) * kVectors * kVectorBytes;
+}
+
+// A chunk whose codes were unpacked before: a byte each, step after step.
+constexpr int64_t kReadyBytes = 8 * kVectors * kVectorBytes;
+
+template <DType T>
+INLINE void unpack_chunk(const std::byte* chunk, std::byte* to) {
+  unrolled<8>([&](auto k) INLINE_LAMBDA {
+    for (int v = 0; v < kVectors; ++v) {
+      Ops::store(unsigned_codes<T, k>(chunk, v), to + (k * kVectors + v) * kVectorBytes);
+    }
+  });
+}
+
+// Few tiles read weights as a stream: what comes this far behind is fetched, where the processor
+// would only look ahead within a page.
+constexpr int64_t kStreamAhead = 2048;
+
+template <int64_t Bytes>
+INLINE void fetch_ahead(const std::byte* at) {
+  for (int64_t i = 0; i < Bytes; i += 64) __builtin_prefetch(at + kStreamAhead + i, 0, 3);
+}
+
+// One chunk times R rows: total[r][v] += scale * (sum of products), the scales as 16-bit pairs of
+// equal halves. x: the words of the chunk's depths.
+template <DType T, int R, bool Ready, bool Fresh>
 struct Chunk {
-  const std::byte* upper;
   const std::byte* codes;
-  const int8_t* x;  // row 0 at the chunk's first depth
-  int64_t x_stride;
+  const std::byte* x;
   Int pairs[R][kVectors];  // 16-bit sums
 
   template <int K>
   INLINE void step(const Int (&scale)[2][kVectors], Int (&total)[R][kVectors]) {
     Int code[kVectors];
     unrolled<kVectors>([&](auto v) INLINE_LAMBDA {
-      if constexpr (T == DType::kQ8_0) {
+      if constexpr (Ready || T == DType::kQ8_0) {
         code[v] = Ops::load(codes + (K * kVectors + v) * kVectorBytes);
       } else {
-        code[v] = unsigned_codes<T, K>(upper, codes, v);
+        code[v] = unsigned_codes<T, K>(codes, v);
       }
     });
     constexpr bool kFirst = K % Traits<T>::kPairs == 0;
     constexpr bool kLast = (K + 1) % Traits<T>::kPairs == 0;
     constexpr int kScale = T == DType::kQ6_K ? Step<T>::half(K) : 0;
     unrolled<R>([&](auto r) INLINE_LAMBDA {
-      const Int a = activations(x + r * x_stride + Step<T>::depth(K));
+      const Int a = word<R>(x, Step<T>::depth(K) / 4, r);
       unrolled<kVectors>([&](auto v) INLINE_LAMBDA {
         Int product;
         if constexpr (T == DType::kQ8_0) {
@@ -112,162 +147,239 @@ struct Chunk {
         }
         pairs[r][v] = kFirst ? product : Ops::add16(pairs[r][v], product);
         if constexpr (kLast) {
-          total[r][v] = Ops::add32(total[r][v], Ops::dot16(pairs[r][v], scale[kScale][v]));
+          const Int sum = Ops::dot16(pairs[r][v], scale[kScale][v]);
+          constexpr bool kFreshSum = Fresh && K + 1 == Traits<T>::kPairs;
+          total[r][v] = kFreshSum ? sum : Ops::add32(total[r][v], sum);
         }
       });
     });
   }
 
-  template <int... K>
-  INLINE void steps(const Int (&scale)[2][kVectors], Int (&total)[R][kVectors],
-                    std::integer_sequence<int, K...>) {
-    (step<K>(scale, total), ...);
+  INLINE void run(const Int (&scale)[2][kVectors], Int (&total)[R][kVectors]) {
+    if constexpr (!Ready) fetch_ahead<chunk_bytes<T>()>(codes);
+    unrolled<8>([&](auto k) INLINE_LAMBDA { step<k>(scale, total); });
   }
 };
 
-template <DType T>
-constexpr int64_t chunk_bytes() {
-  return (Traits<T>::kUpper + Traits<T>::kCodes) * kVectors * kVectorBytes;
-}
+// --- tiles
 
-template <DType T, int R>
-INLINE void add_chunk(const std::byte* at, const int8_t* x, int64_t x_stride,
-                      const Int (&scale)[2][kVectors], Int (&total)[R][kVectors]) {
-  Chunk<T, R> chunk;
-  chunk.upper = at;
-  chunk.codes = at + Traits<T>::kUpper * kVectors * kVectorBytes;
-  chunk.x = x;
-  chunk.x_stride = x_stride;
-  chunk.steps(scale, total, std::make_integer_sequence<int, 8>());
-}
+// Memory that will be read soon, fetched a few bytes at a time.
+struct Ahead {
+  const std::byte* at;
+  const std::byte* until;
+  int64_t share;
 
-// A tile: R rows times one panel.
-template <DType T, int R>
+  INLINE void fetch() {
+    if (share == 0) return;
+    until += share;
+    for (; at < until; at += 64) __builtin_prefetch(at, 0, 2);
+  }
+};
+
+// R rows times one panel, block after block.
+template <DType T, int R, bool Ready>
 struct Tile {
-  const QuantRows& x;
-  int64_t row;
-  const std::byte* weights;
-  float sums[R][kPanel];
+  const std::byte* x;        // the next record
+  const std::byte* weights;  // the next image
+  const std::byte* ready;    // its unpacked chunks
+  float* sums;               // [R][kPanel]
 
-  INLINE const int8_t* codes(int64_t depth) const { return x.codes + row * x.depth + depth; }
+  // In an image:
+  static constexpr int64_t kGroups = (Traits<T>::kMins ? 4 : 2) * kPanel;
+  static constexpr int kPairsOfGroups = Traits<T>::kSuper ? 256 / Traits<T>::kGroup / 2 : 0;
+  static constexpr int64_t kPairBytes = 2 * kPanel;
+  static constexpr int64_t kMinima = kGroups + kPairsOfGroups * kPairBytes;
+  static constexpr int64_t kChunks = kMinima + (Traits<T>::kMins ? kMinima - kGroups : 0);
+  static constexpr int64_t kImage = kChunks + Traits<T>::kBlock / 32 * chunk_bytes<T>();
+  // In a record:
+  static constexpr int64_t kSums = 4 * R;
+  static constexpr int64_t kCodes = kSums + (Traits<T>::kSuper ? 12 : 1) * 4 * R;
+  static constexpr int64_t kRecord = kCodes + Traits<T>::kBlock * R;
 
-  INLINE void finish(int64_t b, const Int (&total)[R][kVectors], const Int (&least)[R][kVectors],
-                     const std::byte* image) {
-    // The sums stay in memory: in registers they would push the 16-bit sums out.
-    float* sums_of_row = sums[0];
-    asm("" : "+r"(sums_of_row) : : "memory");
-    for (int v = 0; v < kVectors; ++v) {
-      const Float scale = Ops::load_halves(image + v * kLanes * 2);
-      Float minimum = scale;
-      if constexpr (Traits<T>::kMins) {
-        minimum = Ops::load_halves(image + (kPanel + v * kLanes) * 2);
-      }
-      for (int r = 0; r < R; ++r) {
-        const Float da = Ops::set(x.scales[(row + r) * x.blocks + b]);
-        float* sum = sums_of_row + r * kPanel + v * kLanes;
-        Float acc = Ops::fma(Ops::convert(total[r][v]), Ops::mul(scale, da), Ops::load_floats(sum));
-        if constexpr (Traits<T>::kMins) {
-          acc = Ops::negative_fma(Ops::convert(least[r][v]), Ops::mul(minimum, da), acc);
-        }
-        Ops::store_floats(acc, sum);
-      }
-    }
+  static INLINE Int group_pair(const std::byte* at, int p, int v) {
+    return Ops::template load_pairs<T == DType::kQ6_K>(at + p * kPairBytes + v * 2 * kLanes);
   }
 
-  INLINE void block(int64_t b) {
-    constexpr int64_t kImage = (Traits<T>::kMins ? 4 : 2) * kPanel;
-    Int total[R][kVectors], least[R][kVectors];
-    for (int r = 0; r < R; ++r) {
-      for (int v = 0; v < kVectors; ++v) total[r][v] = least[r][v] = Ops::zero();
+  // of[r][v] = sum over groups of (scale or minimum) * (sum of the row's codes).
+  INLINE void weigh_sums(const std::byte* groups, Int (&of)[R][kVectors]) const {
+    const std::byte* words = x + kSums + (T == DType::kQ6_K ? 4 : 0) * 4 * R;
+    unrolled<kPairsOfGroups>([&](auto p) INLINE_LAMBDA {
+      Int pair[kVectors];
+      for (int v = 0; v < kVectors; ++v) pair[v] = group_pair(groups, p, v);
+      unrolled<R>([&](auto r) INLINE_LAMBDA {
+        const Int both = word<R>(words, p, r);
+        unrolled<kVectors>([&](auto v) INLINE_LAMBDA {
+          const Int sum = Ops::dot16(both, pair[v]);
+          of[r][v] = p == 0 ? sum : Ops::add32(of[r][v], sum);
+        });
+      });
+    });
+  }
+
+  // sums += factor * total, factor = (scale of the column) * (scale of the row).
+  template <bool Negative>
+  INLINE void add_to_sums(const Int (&total)[R][kVectors], const std::byte* scales) const {
+    unrolled<kVectors>([&](auto v) INLINE_LAMBDA {
+      const Float scale = Ops::load_halves(scales + v * kLanes * 2);
+      unrolled<R>([&](auto r) INLINE_LAMBDA {
+        const Float factor = Ops::mul(scale, Ops::broadcast_float(x + 4 * r));
+        float* sum = sums + r * kPanel + v * kLanes;
+        const Float addend = Ops::load_floats(sum), value = Ops::convert(total[r][v]);
+        Ops::store_floats(
+            Negative ? Ops::negative_fma(value, factor, addend) : Ops::fma(value, factor, addend),
+            sum);
+      });
+    });
+  }
+
+  INLINE void small_block() {
+    const Int one = Ops::set32(0x00010001);
+    const Int ones[2][kVectors] = {{one, one}, {one, one}};
+    Int total[R][kVectors];
+    Chunk<T, R, Ready, true> chunk{Ready ? ready : weights + kChunks, x + kCodes, {}};
+    chunk.run(ones, total);
+    if constexpr (T == DType::kQ4_0) {  // codes are 8 too large
+      unrolled<R>([&](auto r) INLINE_LAMBDA {
+        const Int offset = Ops::template left<3>(word<R>(x + kSums, 0, r));
+        for (int v = 0; v < kVectors; ++v) total[r][v] = Ops::sub32(total[r][v], offset);
+      });
     }
-    const std::byte* at = weights + kImage;
-    if constexpr (!Traits<T>::kSuper) {
-      const Int one = Ops::set32(0x00010001);
-      const Int ones[2][kVectors] = {{one, one}, {one, one}};
-      add_chunk<T, R>(at, codes(b * 32), x.depth, ones, total);
-      if constexpr (T == DType::kQ4_0) {
-        for (int r = 0; r < R; ++r) {
-          const Int offset = Ops::set32(-8 * x.sums[(row + r) * x.groups + b]);
-          for (int v = 0; v < kVectors; ++v) total[r][v] = Ops::add32(total[r][v], offset);
-        }
-      }
-      finish(b, total, least, weights);
-      weights = at + chunk_bytes<T>();
-      return;
-    }
-    constexpr int kPairsOfGroups = 256 / Traits<T>::kGroup / 2;
-    constexpr int64_t kPairBytes = 2 * kPanel;
-    const std::byte* minima = at + kPairsOfGroups * kPairBytes;
-    const std::byte* chunks = minima + (Traits<T>::kMins ? kPairsOfGroups * kPairBytes : 0);
-    for (int p = 0; p < kPairsOfGroups; ++p) {
-      Int pair[kVectors], scale[2][kVectors];
-      for (int v = 0; v < kVectors; ++v) {
-        pair[v] = Ops::template load_pairs<T == DType::kQ6_K>(at + p * kPairBytes + v * 2 * kLanes);
-        scale[0][v] = Ops::low_twice(pair[v]);
-        scale[1][v] = Ops::high_twice(pair[v]);
-      }
-      const int64_t depth = b * 256 + p * 2 * Traits<T>::kGroup;
+    add_to_sums<false>(total, weights);
+  }
+
+  INLINE void super_block() {
+    Int total[R][kVectors];
+    if constexpr (T == DType::kQ6_K) {  // codes are 32 too large
+      weigh_sums(weights + kGroups, total);
       for (int r = 0; r < R; ++r) {
-        const Int sums_of_x = activations(reinterpret_cast<const int8_t*>(
-            x.sums + (row + r) * x.groups + (b * kPairsOfGroups + p) * 2));
         for (int v = 0; v < kVectors; ++v) {
-          Int with = pair[v];
-          if constexpr (Traits<T>::kMins) {
-            with = Ops::template load_pairs<false>(minima + p * kPairBytes + v * 2 * kLanes);
-          }
-          least[r][v] = Ops::add32(least[r][v], Ops::dot16(sums_of_x, with));
+          total[r][v] = Ops::sub32(Ops::zero(), Ops::template left<5>(total[r][v]));
         }
+      }
+    } else {
+      for (int r = 0; r < R; ++r) {
+        for (int v = 0; v < kVectors; ++v) total[r][v] = Ops::zero();
+      }
+    }
+    const std::byte* codes = Ready ? ready : weights + kChunks;
+    constexpr int64_t kChunkBytes = Ready ? kReadyBytes : chunk_bytes<T>();
+    const std::byte* words = x + kCodes;
+    for (int p = 0; p < kPairsOfGroups; ++p) {
+      Int low[kVectors], high[kVectors];
+      for (int v = 0; v < kVectors; ++v) {
+        const Int pair = group_pair(weights + kGroups, p, v);
+        low[v] = Ops::low_twice(pair);
+        high[v] = Ops::high_twice(pair);
       }
       if constexpr (T == DType::kQ6_K) {
-        add_chunk<T, R>(chunks, codes(depth), x.depth, scale, total);
-        chunks += chunk_bytes<T>();
+        const Int scale[2][kVectors] = {{low[0], low[1]}, {high[0], high[1]}};
+        Chunk<T, R, Ready, false>{codes, words, {}}.run(scale, total);
       } else {
-        const Int second[2][kVectors] = {{scale[1][0], scale[1][1]}, {scale[1][0], scale[1][1]}};
-        add_chunk<T, R>(chunks, codes(depth), x.depth, scale, total);
-        add_chunk<T, R>(chunks + chunk_bytes<T>(), codes(depth + 32), x.depth, second, total);
-        chunks += 2 * chunk_bytes<T>();
+        const Int first[2][kVectors] = {{low[0], low[1]}, {low[0], low[1]}};
+        const Int second[2][kVectors] = {{high[0], high[1]}, {high[0], high[1]}};
+        Chunk<T, R, Ready, false>{codes, words, {}}.run(first, total);
+        codes += kChunkBytes;
+        words += 32 * R;
+        Chunk<T, R, Ready, false>{codes, words, {}}.run(second, total);
       }
+      codes += kChunkBytes;
+      words += 32 * R;
     }
-    if constexpr (T == DType::kQ6_K) {  // codes are 32 too large
-      for (int r = 0; r < R; ++r) {
-        for (int v = 0; v < kVectors; ++v) {
-          total[r][v] = Ops::sub32(total[r][v], Ops::template left<5>(least[r][v]));
-        }
-      }
+    add_to_sums<false>(total, weights);
+    if constexpr (Traits<T>::kMins) {
+      weigh_sums(weights + kMinima, total);
+      add_to_sums<true>(total, weights + 2 * kPanel);
     }
-    finish(b, total, least, weights);
-    weights = chunks;
   }
 
-  INLINE void run(const float* bias, int64_t columns, float* out, int64_t out_stride) {
-    for (int r = 0; r < R; ++r) std::fill_n(sums[r], kPanel, 0.0f);
-    for (int64_t b = 0; b < x.blocks; ++b) block(b);
-    for (int r = 0; r < R; ++r) {
-      for (int64_t c = 0; c < columns; ++c) {
-        out[r * out_stride + c] = bias != nullptr ? sums[r][c] + bias[c] : sums[r][c];
+  INLINE void run(int64_t blocks, Ahead& ahead) {
+    for (; blocks > 0; --blocks) {
+      ahead.fetch();
+      if constexpr (Traits<T>::kSuper) {
+        super_block();
+      } else {
+        small_block();
       }
+      x += kRecord;
+      weights += kImage;
+      ready += Traits<T>::kBlock / 32 * kReadyBytes;
     }
   }
 };
 
-template <DType T, int R>
-void run_tile(const QuantBlockProduct& p, int64_t row, const std::byte* weights, int64_t column) {
-  Tile<T, R> tile{p.x, p.first_row + row, weights, {}};
-  tile.run(p.bias == nullptr ? nullptr : p.bias + column,
-           std::min<int64_t>(kPanel, p.columns - column), p.out + row * p.out_stride + column,
-           p.out_stride);
+// --- slices
+
+// Blocks [first, first + count) of one panel, and all rows' sums.
+struct Slice {
+  const std::byte* weights;  // the first block's image
+  const std::byte* ready;    // unpacked chunks, where they are wanted
+  int64_t first, count;
+  float* sums;  // [rows][kPanel]
+};
+
+template <DType T, int R, bool Ready>
+void run_tile(const QuantBlockProduct& p, int64_t row, const Slice& slice, Ahead& ahead) {
+  using TileOfType = Tile<T, R, Ready>;
+  const std::byte* x = p.x.tile(p.first_row + row) + slice.first * TileOfType::kRecord;
+  TileOfType tile{x, slice.weights, slice.ready, slice.sums + row * kPanel};
+  Ahead own = ahead;
+  tile.run(slice.count, own);
+  ahead = own;
 }
+
+template <DType T, bool Ready>
+void run_slice(const QuantBlockProduct& p, const Slice& slice) {
+  // Few heights: every one is a long piece of code for each type.
+  const int64_t tiles = p.rows / 4 + p.rows / 2 % 2 + p.rows % 2;
+  constexpr int64_t kImage = Tile<T, 1, Ready>::kImage;
+  const std::byte* next = slice.weights + slice.count * kImage;
+  Ahead ahead{next, next, !Ready ? 0 : kImage / tiles + 1};
+  int64_t row = 0;
+  for (; row + 4 <= p.rows; row += 4) run_tile<T, 4, Ready>(p, row, slice, ahead);
+  for (; row + 2 <= p.rows; row += 2) run_tile<T, 2, Ready>(p, row, slice, ahead);
+  if (row < p.rows) run_tile<T, 1, Ready>(p, row, slice, ahead);
+}
+
+template <DType T>
+void unpack_slice(const Slice& slice, std::byte* to) {
+  using TileOfType = Tile<T, 1, true>;
+  for (int64_t b = 0; b < slice.count; ++b) {
+    const std::byte* chunk = slice.weights + b * TileOfType::kImage + TileOfType::kChunks;
+    for (int c = 0; c < Traits<T>::kBlock / 32; ++c, chunk += chunk_bytes<T>(), to += kReadyBytes) {
+      unpack_chunk<T>(chunk, to);
+    }
+  }
+}
+
+// From here on unpacking a slice once is cheaper than in every tile.
+constexpr int64_t kReadyRows = 12;
 
 template <DType T>
 void run_product(const QuantBlockProduct& p) {
-  const int64_t panel_bytes = p.x.blocks * packed_block_bytes(T, kLanes);
+  alignas(64) float sums[kQuantRowsTogether * kPanel];
+  alignas(64) std::byte ready[kSliceDepth / 32 * kReadyBytes];
+  constexpr int64_t kBlocks = kSliceDepth / Traits<T>::kBlock;
   const std::byte* weights = p.weights;
-  for (int64_t column = 0; column < p.columns; column += kPanel, weights += panel_bytes) {
-    // Few heights: every one is a long piece of code for each type.
-    int64_t row = 0;
-    for (; row + 4 <= p.rows; row += 4) run_tile<T, 4>(p, row, weights, column);
-    for (; row + 2 <= p.rows; row += 2) run_tile<T, 2>(p, row, weights, column);
-    if (row < p.rows) run_tile<T, 1>(p, row, weights, column);
+  for (int64_t column = 0; column < p.columns; column += kPanel) {
+    std::fill_n(sums, p.rows * kPanel, 0.0f);
+    for (int64_t b = 0; b < p.x.blocks(); b += kBlocks) {
+      const Slice slice{weights, ready, b, std::min(kBlocks, p.x.blocks() - b), sums};
+      if (T != DType::kQ8_0 && p.rows >= kReadyRows) {
+        unpack_slice<T>(slice, ready);
+        run_slice<T, T != DType::kQ8_0>(p, slice);
+      } else {
+        run_slice<T, false>(p, slice);
+      }
+      weights += slice.count * Tile<T, 1, false>::kImage;
+    }
+    const int64_t columns = std::min<int64_t>(kPanel, p.columns - column);
+    for (int64_t r = 0; r < p.rows; ++r) {
+      const float* from = sums + r * kPanel;
+      float* to = p.out + r * p.out_stride + column;
+      for (int64_t c = 0; c < columns; ++c) {
+        to[c] = p.bias != nullptr ? from[c] + p.bias[column + c] : from[c];
+      }
+    }
   }
 }
 
@@ -283,48 +395,5 @@ void product(DType type, const QuantBlockProduct& p) {
       return run_product<DType::kQ5_K>(p);
     default:
       return run_product<DType::kQ6_K>(p);
-  }
-}
-
-// --- activations
-
-// The largest magnitude of n values (a multiple of the lanes) as its bits: NaN above all.
-INLINE uint32_t largest_magnitude(const float* x, int n) {
-  Int most = Ops::zero();
-  for (int i = 0; i < n; i += kLanes) {
-    most = Ops::max32(most, Ops::bit_and(Ops::load(x + i), Ops::set32(0x7fffffff)));
-  }
-  alignas(64) uint32_t lanes[kLanes];
-  Ops::store(most, lanes);
-  return *std::max_element(lanes, lanes + kLanes);
-}
-
-void quantise_row(DType type, const float* x, const QuantRows& to, int64_t t) {
-  const int64_t block = to.depth / std::max<int64_t>(to.blocks, 1);
-  const int64_t group = to.depth / std::max<int64_t>(to.groups, 1);
-  constexpr uint32_t kInfinity = 0x7f800000u, kTooSmall = 0x0d800000u;  // 2^-100
-  for (int64_t b = 0; b < to.blocks; ++b) {
-    const float* from = x + b * block;
-    int8_t* codes = to.codes + t * to.depth + b * block;
-    const uint32_t most = largest_magnitude(from, static_cast<int>(block));
-    const bool finite = most < kInfinity;
-    const float magnitude = std::bit_cast<float>(most);
-    const float inverse = !finite || most < kTooSmall ? 0.0f : 127.0f / magnitude;
-    float& scale = to.scales[t * to.blocks + b];
-    scale = !finite            ? std::numeric_limits<float>::quiet_NaN()
-            : most < kTooSmall ? 0.0f
-                               : magnitude / 127.0f;
-    for (int64_t i = 0; i < block; i += kLanes) {
-      const Float scaled =
-          finite ? Ops::mul(Ops::load_floats(from + i), Ops::set(inverse)) : Ops::set(0);
-      alignas(64) int32_t rounded[kLanes];
-      Ops::store(Ops::round(scaled), rounded);
-      for (int l = 0; l < kLanes; ++l) codes[i + l] = static_cast<int8_t>(rounded[l]);
-    }
-    for (int64_t g = 0; g < block / group; ++g) {
-      int sum = 0;
-      for (int64_t i = 0; i < group; ++i) sum += codes[g * group + i];
-      to.sums[t * to.groups + b * (block / group) + g] = static_cast<int16_t>(sum);
-    }
   }
 }

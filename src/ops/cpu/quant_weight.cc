@@ -5,42 +5,28 @@
 
 #include "ops/cpu/quant_image.h"
 #include "ops/lazy_memory.h"
-#include "ops/op_checks.h"
 #include "ops/weight_source.h"
 
 namespace coppice::ops::cpu {
 namespace {
 
-// Rows multiplied together keep their codes in the second-level cache while the panels pass.
-constexpr int64_t kRowBytes = int64_t{192} << 10;
-
-int64_t rounded_up(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+// Rows multiplied together stay in the second-level cache, quantised, while the panels pass.
+constexpr int64_t kRowBytes = int64_t{256} << 10;
 
 }  // namespace
 
 Status QuantScratch::reserve(int64_t count, int64_t depth) {
-  // A code a value; a scale in 32 values; a sum in 16.
-  const int64_t values = count * depth;
-  return grow_lazily(memory_, rounded_up(values) +
-                                  rounded_up(values / 32 * int64_t{sizeof(float)}) +
-                                  rounded_up(values / 16 * int64_t{sizeof(int16_t)}));
+  const int64_t blocks = (depth + 31) / 32;  // the smallest take most
+  return grow_lazily(memory_, count * QuantRowFormat{.block = 32}.row_bytes(blocks * 32));
 }
 
-QuantRows QuantScratch::rows(DType type, int64_t count, int64_t depth) {
-  const QuantFormat format = quant_format(type);
-  QuantRows rows;
-  rows.depth = depth;
-  rows.blocks = depth / format.block;
-  rows.groups = depth / format.group;
-  const int64_t codes = rounded_up(count * depth);
-  const int64_t scales = rounded_up(count * rows.blocks * int64_t{sizeof(float)});
-  const int64_t sums = rounded_up(count * rows.groups * int64_t{sizeof(int16_t)});
-  CHECK(grow_lazily(memory_, codes + scales + sums) &&
+void QuantScratch::make_room(const QuantRowFormat& format, int64_t count, int64_t depth) {
+  CHECK(grow_lazily(memory_, count * format.row_bytes(depth)) &&
         "no address space for the quantised rows of a product");
-  rows.codes = reinterpret_cast<int8_t*>(memory_.data());
-  rows.scales = reinterpret_cast<float*>(memory_.data() + codes);
-  rows.sums = reinterpret_cast<int16_t*>(memory_.data() + codes + scales);
-  return rows;
+}
+
+QuantRows QuantScratch::rows(const QuantRowFormat& format, int64_t count, int64_t depth) const {
+  return {memory_.data(), format, count, depth};
 }
 
 std::byte* QuantWeight::block_image(int64_t panel, int64_t block) const {
@@ -81,39 +67,44 @@ void QuantWeight::read_row(int64_t n, float* out) const {
   }
 }
 
-void QuantWeight::multiply(ThreadPool& pool, const TensorView& x, const TensorView& bias,
-                           const TensorView& out) const {
-  check_matmul(x, *this, bias, out);
+void QuantWeight::prepare(ThreadPool& pool, const TensorView& x) const {
   const int64_t rows = x.shape()[0];
-  if (rows == 0) return;
-  const QuantRows quantised = scratch_.rows(type_, rows, cols_);
+  scratch_.make_room(format(), rows, cols_);
+  const QuantRows quantised = scratch_.rows(format(), rows, cols_);
   const float* input = x.f32();
-  const int64_t row_cuts = count_runs(pool, rows, cols_);
-  pool.parallel_for(static_cast<int32_t>(row_cuts), [&](int32_t i, int32_t) {
-    const int64_t end = run_begin(rows, row_cuts, i + 1);
-    for (int64_t t = run_begin(rows, row_cuts, i); t < end; ++t) {
-      kernels_.quantise_row(type_, input + t * cols_, quantised, t);
-    }
-  });
-  const float* offsets = bias.empty() ? nullptr : bias.f32();
-  float* output = out.f32();
-  const int64_t panels = panel_count();
-  const int64_t runs = std::min(count_runs(pool, panels * rows, panel_columns() * cols_), panels);
-  const int64_t together = std::max<int64_t>(4, kRowBytes / std::max<int64_t>(cols_, 1) / 4 * 4);
+  const int64_t runs = count_runs(pool, rows, cols_);
   pool.parallel_for(static_cast<int32_t>(runs), [&](int32_t i, int32_t) {
-    const int64_t first = run_begin(panels, runs, i), end = run_begin(panels, runs, i + 1);
-    const int64_t column = first * panel_columns();
-    for (int64_t row = 0; row < rows; row += together) {
-      kernels_.product(type_, {.x = quantised,
-                               .first_row = row,
-                               .rows = std::min(together, rows - row),
-                               .weights = block_image(first, 0),
-                               .columns = std::min(rows_, end * panel_columns()) - column,
-                               .bias = offsets != nullptr ? offsets + column : nullptr,
-                               .out = output + row * rows_ + column,
-                               .out_stride = rows_});
+    const int64_t end = run_begin(rows, runs, i + 1);
+    for (int64_t t = run_begin(rows, runs, i); t < end; ++t) {
+      kernels_.quantise_row(input + t * cols_, quantised, t);
     }
   });
+}
+
+int64_t QuantWeight::part_count(const ThreadPool& pool, int64_t rows) const {
+  const int64_t panels = panel_count();
+  return std::min(count_runs(pool, panels * rows, panel_columns() * cols_), panels);
+}
+
+void QuantWeight::multiply_part(const ProductPart& part) const {
+  const int64_t panels = panel_count();
+  const int64_t first = run_begin(panels, part.count, part.index);
+  const int64_t end = run_begin(panels, part.count, part.index + 1);
+  if (first == end) return;
+  const int64_t column = first * panel_columns();
+  const int64_t row_bytes = std::max<int64_t>(format().row_bytes(cols_), 1);
+  const int64_t together =
+      std::clamp<int64_t>(kRowBytes / row_bytes / 4 * 4, 4, kQuantRowsTogether);
+  for (int64_t row = 0; row < part.rows; row += together) {
+    kernels_.product(type_, {.x = scratch_.rows(format(), part.rows, cols_),
+                             .first_row = row,
+                             .rows = std::min(together, part.rows - row),
+                             .weights = block_image(first, 0),
+                             .columns = std::min(rows_, end * panel_columns()) - column,
+                             .bias = part.bias != nullptr ? part.bias + column : nullptr,
+                             .out = part.out + row * rows_ + column,
+                             .out_stride = rows_});
+  }
 }
 
 }  // namespace coppice::ops::cpu

@@ -13,9 +13,11 @@ namespace coppice::ops::cpu {
 // Shared by the weights of a backend; grows to the largest call that was not reserved.
 class QuantScratch {
  public:
-  // Room for `count` rows of at most `depth` values of any type. Fails: kTooLarge.
+  // Room for `count` rows of at most `depth` values in any format. Fails: kTooLarge.
   Status reserve(int64_t count, int64_t depth);
-  QuantRows rows(DType type, int64_t count, int64_t depth);
+  void make_room(const QuantRowFormat& format, int64_t count, int64_t depth);
+  // There must be room.
+  QuantRows rows(const QuantRowFormat& format, int64_t count, int64_t depth) const;
   int64_t bytes() const { return memory_.bytes(); }
 
  private:
@@ -31,8 +33,12 @@ class QuantWeight : public CpuWeight {
   int64_t rows() const override { return rows_; }
   int64_t cols() const override { return cols_; }
   int64_t bytes() const override { return panels_.bytes(); }
-  void multiply(ThreadPool& pool, const TensorView& x, const TensorView& bias,
-                const TensorView& out) const override;
+  PreparedRows prepared_rows() const override {
+    return format().block == 32 ? PreparedRows::kBlocksOf32 : PreparedRows::kBlocksOf256;
+  }
+  void prepare(ThreadPool& pool, const TensorView& x) const override;
+  int64_t part_count(const ThreadPool& pool, int64_t rows) const override;
+  void multiply_part(const ProductPart& part) const override;
   void read_row(int64_t n, float* out) const override;
 
  private:
@@ -45,6 +51,7 @@ class QuantWeight : public CpuWeight {
         rows_(rows),
         cols_(cols) {}
 
+  QuantRowFormat format() const { return {static_cast<int32_t>(dtype_block(type_))}; }
   int64_t panel_columns() const { return 2 * kernels_.lanes; }
   int64_t panel_count() const { return (rows_ + panel_columns() - 1) / panel_columns(); }
   std::byte* block_image(int64_t panel, int64_t block) const;
