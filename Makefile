@@ -36,18 +36,21 @@ test-release:
 	cmake --preset release -DCOPPICE_TESTS=ON > /dev/null
 	cmake --build --preset release -j $(JOBS)
 	cd build/release && $(CTEST)
+	@scripts/print_skips.py build/release
 
 test-dev:
 	@scripts/setup.sh build test
 	cmake --preset dev > /dev/null
 	cmake --build --preset dev -j $(JOBS) --target $(UNIT_TESTS)
 	cd build/dev && $(CTEST) -L unit
+	@scripts/print_skips.py build/dev
 
 test-tsan:
 	@scripts/setup.sh build test
 	cmake --preset tsan > /dev/null
 	cmake --build --preset tsan -j $(JOBS) --target ops_test engine_test planted_race
 	cd build/tsan && $(CTEST) -R '^(ops_test|engine_test|planted_race)$$'
+	@scripts/print_skips.py build/tsan
 
 test-fuzz:
 	@scripts/setup.sh build test

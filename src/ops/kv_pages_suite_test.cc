@@ -25,6 +25,27 @@ class KvPagesSuite : public testing::TestWithParam<const char*> {
   }
   Subject& subject() { return *subject_; }
 
+  // What a page of this type gives back of one slot's k and v, [D] each.
+  std::pair<std::vector<float>, std::vector<float>> write_and_read(DType type,
+                                                                   const std::vector<float>& k,
+                                                                   const std::vector<float>& v) {
+    const auto dim = static_cast<int32_t>(k.size());
+    const KvLayout layout = *subject_->kv_layout(type, dim);
+    const Buffer memory = *Buffer::allocate(layout.page_bytes);
+    const KvArena arena{memory.data(), layout};
+    const PageId page = 0;
+    AttentionPlan plan;
+    plan.rows = plan.kv_heads = 1;
+    plan.parts.push_back({.pages = &page, .page_stride = 1, .count = 1});
+    plan.targets.push_back({0, 0});
+    subject_->write_kv({k.data(), DType::kF32, {1, 1, dim}}, {v.data(), DType::kF32, {1, 1, dim}},
+                       0, plan, arena);
+    std::vector<float> got_k(k.size()), got_v(v.size());
+    subject_->read_page(arena, page, 1, {got_k.data(), DType::kF32, {1, dim}},
+                        {got_v.data(), DType::kF32, {1, dim}});
+    return {std::move(got_k), std::move(got_v)};
+  }
+
  private:
   std::unique_ptr<Subject> subject_;
 };
@@ -94,26 +115,11 @@ TEST_P(KvPagesSuite, WhatIsNotFiniteIsStoredAsFinite) {
                                      {-std::numeric_limits<float>::quiet_NaN(), 0, 0, 0},
                                      {-1.5f, -1.5f, -1.5f, 0},
                                      {0x1p-130f, 0x1p-130f, 0x1p-130f, 0}}};
-  const auto dim = static_cast<int32_t>(cases.size());
   std::vector<float> k, v;
   for (const Stored& c : cases) k.push_back(c.given);
   for (const Stored& c : cases) v.push_back(-c.given);
   for (const DType type : kTypes) {
-    const auto layout = subject().kv_layout(type, dim);
-    ASSERT_TRUE(layout);
-    auto memory = Buffer::allocate(layout->page_bytes);
-    ASSERT_TRUE(memory);
-    const KvArena arena{memory->data(), *layout};
-    const PageId page = 0;
-    AttentionPlan plan;
-    plan.rows = plan.kv_heads = 1;
-    plan.parts.push_back({.pages = &page, .page_stride = 1, .count = 1});
-    plan.targets.push_back({0, 0});
-    subject().write_kv({k.data(), DType::kF32, {1, 1, dim}}, {v.data(), DType::kF32, {1, 1, dim}},
-                       0, plan, arena);
-    std::vector<float> got_k(k.size()), got_v(v.size());
-    subject().read_page(arena, page, 1, {got_k.data(), DType::kF32, {1, dim}},
-                        {got_v.data(), DType::kF32, {1, dim}});
+    const auto [got_k, got_v] = write_and_read(type, k, v);
     for (size_t d = 0; d < cases.size(); ++d) {
       const float want = type == DType::kF32    ? cases[d].f32
                          : type == DType::kBF16 ? cases[d].bf16
@@ -129,26 +135,11 @@ TEST_P(KvPagesSuite, Int8RoundsToNearestEven) {
   const std::vector<float> given{127, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -126.5f, 126.4f};
   const std::vector<float> want{127, 0, 2, 2, 0, -2, -126, 126};
   constexpr float kTiny = 0x1p-149f;
-  const int32_t dim = 8;
   for (const float unit : {1.0f, 0x1p-100f, 0x1p119f, kTiny}) {
     std::vector<float> k, v;
     for (const float x : given) k.push_back(unit == kTiny ? unit : x * unit);
     for (const float x : k) v.push_back(-x);
-    const auto layout = subject().kv_layout(DType::kI8, dim);
-    ASSERT_TRUE(layout);
-    auto memory = Buffer::allocate(layout->page_bytes);
-    ASSERT_TRUE(memory);
-    const KvArena arena{memory->data(), *layout};
-    const PageId page = 0;
-    AttentionPlan plan;
-    plan.rows = plan.kv_heads = 1;
-    plan.parts.push_back({.pages = &page, .page_stride = 1, .count = 1});
-    plan.targets.push_back({0, 0});
-    subject().write_kv({k.data(), DType::kF32, {1, 1, dim}}, {v.data(), DType::kF32, {1, 1, dim}},
-                       0, plan, arena);
-    std::vector<float> got_k(k.size()), got_v(v.size());
-    subject().read_page(arena, page, 1, {got_k.data(), DType::kF32, {1, dim}},
-                        {got_v.data(), DType::kF32, {1, dim}});
+    const auto [got_k, got_v] = write_and_read(DType::kI8, k, v);
     for (size_t d = 0; d < k.size(); ++d) {
       EXPECT_EQ(got_k[d], unit == kTiny ? 0 : want[d] * unit) << given[d] << " x " << unit;
       EXPECT_EQ(got_v[d], -got_k[d]) << given[d] << " x " << unit;

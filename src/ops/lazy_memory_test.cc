@@ -43,6 +43,8 @@ std::optional<Mapping> mapping_of(const void* at) {
   return found;
 }
 
+constexpr const char* kUnseen = "no /proc/self/smaps here, so nothing tells how memory is backed";
+
 // A page pool's memory is what a backend allocates.
 TEST(LazyMemory, APagePoolIsOfferedHugePagesFromItsFirstByteToItsLast) {
   constexpr int64_t kBytes = int64_t{64} << 20;
@@ -51,7 +53,7 @@ TEST(LazyMemory, APagePoolIsOfferedHugePagesFromItsFirstByteToItsLast) {
     const Buffer pool = *backend->allocate(kBytes);
     EXPECT_EQ(reinterpret_cast<uintptr_t>(pool.data()) % (2 << 20), 0u);
     const auto mapping = mapping_of(pool.data());
-    if (!mapping) GTEST_SKIP() << "no /proc/self/smaps";
+    if (!mapping) GTEST_SKIP() << kUnseen;
     EXPECT_TRUE(mapping->offered) << name;
     EXPECT_LE(mapping->begin, reinterpret_cast<uintptr_t>(pool.data()));
     EXPECT_GE(mapping->end, reinterpret_cast<uintptr_t>(pool.data() + kBytes));
@@ -65,7 +67,7 @@ TEST(LazyMemory, APagePoolIsOfferedHugePagesFromItsFirstByteToItsLast) {
 TEST(LazyMemory, SmallMemoryIsNotOffered) {
   const Buffer small = *allocate_lazily(int64_t{1} << 20);
   const auto mapping = mapping_of(small.data());
-  if (!mapping) GTEST_SKIP() << "no /proc/self/smaps";
+  if (!mapping) GTEST_SKIP() << kUnseen;
   EXPECT_FALSE(mapping->offered);
 }
 
