@@ -56,7 +56,7 @@ Floors floors_of(const std::vector<PlanCost>& segments, double peak, const Ceili
 
 }  // namespace
 
-Expected<ordered_json> measure_attention(const AttentionShape& shape, const Ceilings& ceilings,
+Expected<ordered_json> measure_attention(const AttentionShape& shape, Ceilings& ceilings,
                                          const Effort& effort, const ops::BackendOptions& options) {
   TRY(const auto bench, AttentionCase::create(shape, options));
   const double error = bench->relative_error();
@@ -70,6 +70,7 @@ Expected<ordered_json> measure_attention(const AttentionShape& shape, const Ceil
   const bool equal = bench->plans_equal();
   const std::vector<PlanCost> costs = bench->segment_costs();
   time_ways(ways, effort);
+  TRY_STATUS(raise_ceilings(ceilings));
 
   const double peak = ceilings.peak_gflops(shape.kv_type);
   const Floors floors = floors_of(costs, peak, ceilings);

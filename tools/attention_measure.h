@@ -14,9 +14,10 @@
 namespace coppice::tools {
 
 // The settled keys of a `bench attention` line, from two_phase_us on. _us: median of one layer and
-// step, in microseconds, with _us_p10 and _us_p90; null where a way could not be run.
-Expected<nlohmann::ordered_json> measure_attention(const AttentionShape& shape,
-                                                   const Ceilings& ceilings, const Effort& effort,
+// step, in microseconds, with _us_p10 and _us_p90; null where a way could not be run. The ceilings
+// are taken once more after the ways.
+Expected<nlohmann::ordered_json> measure_attention(const AttentionShape& shape, Ceilings& ceilings,
+                                                   const Effort& effort,
                                                    const ops::BackendOptions& options);
 
 // The fastest way over shared pages that is not two-phase, as a multiple of two-phase.

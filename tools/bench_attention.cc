@@ -132,7 +132,7 @@ Status run(const Flags& flags) {
   TRY(const ops::cpu::Isa isa, isa_of(flags.machine));
   const int threads = flags.machine.thread_count();
   const bool preset = !flags.preset.empty();
-  TRY(const Ceilings ceilings, measure_ceilings(threads, isa));
+  TRY(Ceilings ceilings, measure_ceilings(threads, isa));
   if (preset && !flags.json) {
     print_text_line(kTableHead, "us per layer and step", "two-phase", "KV outer", "seq outer",
                     "copies", "gain", "floor", "ideal");

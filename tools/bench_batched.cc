@@ -164,6 +164,7 @@ Status run(const Flags& flags) {
     ordered_json json = line_of(shape, times);
     json.update(machine);
     if (options.profile) {
+      TRY_STATUS(raise_ceilings(ceilings));
       json["profile_pp"] = profile_json(times.prompt_profile, ceilings);
       json["profile_tg"] = profile_json(times.generate_profile, ceilings);
     }

@@ -157,7 +157,7 @@ Status run(const Flags& flags) {
   TRY(const ops::cpu::Isa isa, isa_of(flags.machine));
   const std::string_view isa_name = ops::cpu::isa_name(isa);
   const int threads = flags.machine.thread_count();
-  TRY(const Ceilings ceilings, measure_ceilings(threads, isa));
+  TRY(Ceilings ceilings, measure_ceilings(threads, isa));
   if (!flags.json) print_head(flags, ceilings, isa_name);
   ProgressLine progress("products");
   const auto total =
@@ -176,6 +176,7 @@ Status run(const Flags& flags) {
           if (cold && !gemm->has_cold()) continue;
           const Point point{type, shape, rows, cold};
           const Samples us = measure(*gemm, point, flags.effort);
+          TRY_STATUS(raise_ceilings(ceilings));
           const ordered_json json = line_of(point, *gemm, us, ceilings, flags, isa_name);
           progress.clear();
           flags.json ? print_json_line(json) : print_row(json);

@@ -132,7 +132,10 @@ Status run(const Flags& flags) {
     TRY(const Samples rates, measure(*bench, test, flags.repetitions));
     ordered_json json = line_of(test, rates);
     json.update(machine);
-    if (options.profile) json["profile"] = profile_json(bench->engine().profile(), ceilings);
+    if (options.profile) {
+      TRY_STATUS(raise_ceilings(ceilings));
+      json["profile"] = profile_json(bench->engine().profile(), ceilings);
+    }
     progress.clear();
     if (flags.model.json) {
       print_json_line(json);

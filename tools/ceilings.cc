@@ -76,34 +76,39 @@ double Ceilings::peak_gflops(DType type) const {
   return type == DType::kF32 ? f32_gflops : bf16_gflops;
 }
 
-Expected<Ceilings> measure_ceilings(ops::cpu::ThreadPool& pool, ops::cpu::Isa isa) {
-  const ops::cpu::AttentionKernel& kernel = ops::cpu::attention_kernel(isa);
-  Ceilings found;
+Status raise_ceilings(Ceilings& ceilings) {
+  const ops::cpu::AttentionKernel& kernel = ops::cpu::attention_kernel(ceilings.isa);
+  ops::cpu::ThreadPool pool(ceilings.threads);
   std::vector<float> sinks(static_cast<size_t>(pool.threads()) * 16);
-  const auto burn = [&](ops::cpu::AttentionKernel::Burn function, int64_t steps) {
-    return best_rate(pool, [&](int32_t item) {
-      return function(steps, &sinks[static_cast<size_t>(item) * 16]);
-    });
+  const auto raise = [](double& best, double found) { best = std::max(best, found); };
+  const auto burn = [&](double& best, auto function, int64_t steps) {
+    raise(best, best_rate(pool, [&](int32_t item) {
+            return function(steps, &sinks[static_cast<size_t>(item) * 16]);
+          }));
   };
-  found.f32_gflops = burn(kernel.burn_f32, int64_t{2} << 20);
-  found.bf16_gflops = burn(kernel.burn_bf16, int64_t{2} << 20);
-  found.exp_grate = burn(kernel.burn_exp, int64_t{1} << 18);
-  found.int8_gops = best_rate(pool, [&](int32_t item) {
-    return burn_int8(isa, int64_t{2} << 20, &sinks[static_cast<size_t>(item) * 16]);
-  });
-  TRY(found.bandwidth_gbps, read_rate(pool, kMemoryBytes, 1));
-  TRY(found.l3_gbps, read_rate(pool, kL3Bytes, 64));
+  burn(ceilings.f32_gflops, kernel.burn_f32, int64_t{2} << 20);
+  burn(ceilings.bf16_gflops, kernel.burn_bf16, int64_t{2} << 20);
+  burn(ceilings.exp_grate, kernel.burn_exp, int64_t{1} << 18);
+  burn(
+      ceilings.int8_gops,
+      [&](int64_t steps, float* sink) { return burn_int8(ceilings.isa, steps, sink); },
+      int64_t{2} << 20);
+  TRY(const double bandwidth, read_rate(pool, kMemoryBytes, 1));
+  TRY(const double l3, read_rate(pool, kL3Bytes, 64));
+  raise(ceilings.bandwidth_gbps, bandwidth);
+  raise(ceilings.l3_gbps, l3);
   const double threads = pool.threads();
   const double dot = kernel.rounds_q ? kReferenceDot : kReferenceFma;
-  found.noisy = found.f32_gflops < 0.9 * threads * kReferenceFma ||
-                found.bf16_gflops < 0.9 * threads * dot ||
-                found.bandwidth_gbps < 0.9 * threads * kReferenceBandwidth;
-  return found;
+  ceilings.noisy = ceilings.f32_gflops < 0.9 * threads * kReferenceFma ||
+                   ceilings.bf16_gflops < 0.9 * threads * dot ||
+                   ceilings.bandwidth_gbps < 0.9 * threads * kReferenceBandwidth;
+  return {};
 }
 
 Expected<Ceilings> measure_ceilings(int threads, ops::cpu::Isa isa) {
-  ops::cpu::ThreadPool pool(threads);
-  return measure_ceilings(pool, isa);
+  Ceilings ceilings{.threads = threads, .isa = isa};
+  TRY_STATUS(raise_ceilings(ceilings));
+  return ceilings;
 }
 
 // Not sysconf's figure: on virtual machines that is the whole host's.

@@ -14,6 +14,8 @@ namespace coppice::tools {
 
 // All threads together.
 struct Ceilings {
+  int threads = 1;
+  ops::cpu::Isa isa = ops::cpu::Isa::kAvx2;
   double f32_gflops = 0;      // multiply-adds on registers
   double bf16_gflops = 0;     // bf16 dot products where the instruction set has them, else as f32
   double int8_gops = 0;       // products of bytes, added up
@@ -28,9 +30,10 @@ struct Ceilings {
   double peak_gflops(DType type) const;
 };
 
-Expected<Ceilings> measure_ceilings(ops::cpu::ThreadPool& pool, ops::cpu::Isa isa);
-// On a pool of its own.
 Expected<Ceilings> measure_ceilings(int threads, ops::cpu::Isa isa);
+// Once more: the better figure of each counts, because a ceiling taken while something else was at
+// work flatters whatever is held against it.
+Status raise_ceilings(Ceilings& ceilings);
 
 // Bytes of the last-level cache that one core sees; 32 MiB where the system does not say.
 int64_t last_level_cache();

@@ -89,7 +89,7 @@ ordered_json layer_row(int32_t batch, const char* part, const Counts& counts, do
 
 }  // namespace
 
-Expected<ordered_json> paper_table1(const Ceilings& ceilings, const PaperOptions& options) {
+Expected<ordered_json> paper_table1(Ceilings& ceilings, const PaperOptions& options) {
   const int32_t h = scaled(kHidden, options), inner = scaled(kInner, options);
   const int32_t heads = scaled(kHeads, options), context = scaled(kContext, options);
   options.progress("Table 1, QKV projections");
@@ -117,8 +117,7 @@ Expected<ordered_json> paper_table1(const Ceilings& ceilings, const PaperOptions
   return rows;
 }
 
-Expected<ordered_json> paper_table3_measured(const Ceilings& ceilings,
-                                             const PaperOptions& options) {
+Expected<ordered_json> paper_table3_measured(Ceilings& ceilings, const PaperOptions& options) {
   ordered_json rows = ordered_json::array();
   const std::vector<PresetRow> preset = attention_preset("paper-table3");
   const std::vector<PaperLatency> printed = paper_table3();

@@ -28,11 +28,10 @@ struct PaperOptions {
 
 // One row per batch and part: {batch, part: "qkv" | "attention" | "mlp", mflop, mb, us, gflops,
 // gbps, paper_us}.
-Expected<nlohmann::ordered_json> paper_table1(const Ceilings& ceilings,
-                                              const PaperOptions& options);
+Expected<nlohmann::ordered_json> paper_table1(Ceilings& ceilings, const PaperOptions& options);
 // One `bench attention` line per row, with {n_p, n_s, paper: {paged_us, paged_shared_us,
 // chunk_us}}.
-Expected<nlohmann::ordered_json> paper_table3_measured(const Ceilings& ceilings,
+Expected<nlohmann::ordered_json> paper_table3_measured(Ceilings& ceilings,
                                                        const PaperOptions& options);
 // One row per (n_s, n_c): tokens per second of 32 sequences, {two_phase, per_sequence, copies,
 // paper_paged, paper_chunk}.
