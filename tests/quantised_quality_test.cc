@@ -1,9 +1,11 @@
-// What quantised arithmetic costs the bundled model: the mean negative log-likelihood of held-out
-// storefront documents, against the same weights dequantised and multiplied in double.
+// What quantised weights and int8 keys and values cost the bundled model: the mean negative
+// log-likelihood of held-out storefront documents, against the same weights dequantised and
+// multiplied in double, and against keys and values in f32.
 #include <gtest/gtest.h>
 
 #include <unistd.h>
 #include <cmath>
+#include <cstdio>
 
 #include <filesystem>
 #include <memory>
@@ -34,7 +36,7 @@ std::vector<std::vector<int32_t>> documents(const text::Tokenizer& tokenizer) {
 
 // Nats per token after each document's first.
 double mean_nll(const Checkpoint& checkpoint, const char* backend_name,
-                const std::vector<std::vector<int32_t>>& documents) {
+                const std::vector<std::vector<int32_t>>& documents, DType kv_type = DType::kF32) {
   const auto backend = make_backend(backend_name, DType::kF32, 2);
   const auto model =
       Model::load(checkpoint, *backend, {.max_rows = 512, .max_logit_rows = 512}).value();
@@ -42,7 +44,7 @@ double mean_nll(const Checkpoint& checkpoint, const char* backend_name,
   double total = 0, tokens = 0;
   for (const auto& document : documents) {
     const auto length = static_cast<int32_t>(document.size());
-    const auto logits = logits_in_slices(*backend, *model, DType::kF32, document, {length});
+    const auto logits = logits_in_slices(*backend, *model, kv_type, document, {length});
     for (size_t t = 0; t + 1 < document.size(); ++t, ++tokens) {
       const float* row = logits.data() + t * vocab;
       double sum = 0;
@@ -77,6 +79,20 @@ TEST_P(QuantisedQuality, IsWithinHalfAPercentOfTheDequantisedArithmetic) {
   EXPECT_LT(std::abs(std::exp(got - want) - 1), 0.005) << got << " nats, dequantised " << want;
   EXPECT_NE(got, want) << "the activations were not quantised";
   EXPECT_LT(plain, 4.0) << "documents the model does not know would show nothing";
+}
+
+TEST(KvQuality, Int8CostsAtMostHalfAPercent) {
+  const auto bundled = Checkpoint::open(COPPICE_SOURCE_DIR "/models/storefront").value();
+  const auto tokenizer =
+      text::Tokenizer::load(bundled->tokenizer_json().value(), "models/storefront").value();
+  const auto texts = documents(*tokenizer);
+  const double want = mean_nll(*bundled, "cpu", texts);
+  const double got = mean_nll(*bundled, "cpu", texts, DType::kI8);
+  RecordProperty("nll_f32", std::to_string(want));
+  RecordProperty("nll_int8", std::to_string(got));
+  std::printf("nats per token: f32 %.5f, int8 %.5f\n", want, got);
+  EXPECT_LT(std::exp(got - want) - 1, 0.005);
+  EXPECT_NE(got, want) << "the keys and values were not quantised";
 }
 
 }  // namespace
