@@ -13,8 +13,10 @@ with --out also writes llama.cpp.json and llama.cpp.md there.
 import argparse
 import datetime
 import json
+import os
 import pathlib
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -43,8 +45,12 @@ def arguments():
     p.add_argument("--out", type=pathlib.Path)
     a = p.parse_args()
     for program in (a.coppice, a.llama / "llama-batched-bench", a.llama / "llama-bench"):
-        if not program.is_file():
-            p.error(f"{program} is not there")
+        if not os.access(program, os.X_OK) or not program.is_file():
+            p.error(f"{program} is not a program")
+    if a.rounds < 1:
+        p.error("--rounds takes 1 or more")
+    if any(not re.fullmatch(r"\d+@\d+", test) for test in a.prefill.split(",")):
+        p.error("--prefill takes tokens@depth, several with commas")
     return a
 
 

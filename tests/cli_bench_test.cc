@@ -280,6 +280,25 @@ TEST_F(Cli, WhatABenchCannotHoldItNames) {
   }
 }
 
+// Repetitions that began alike would share what the first computed, and the run would not count.
+TEST_F(Cli, BenchModelRepeatsWithoutHits) {
+  const Outcome run =
+      coppice(std::string("bench model -p 16 -n 2 -d 0,5 -r 60 --seed 1 --json") + kTiny);
+  ASSERT_EQ(run.code, 0) << run.err;
+  for (const json& line : run.lines()) EXPECT_EQ(line["repetitions"], 60);
+  const Outcome many = coppice(std::string("bench model -p 1 -r 10000") + kTiny);
+  EXPECT_EQ(many.code, 2);
+  EXPECT_NE(many.err.find("--repetitions is 10000"), std::string::npos) << many.err;
+}
+
+TEST_F(Cli, BenchSecondsAreANumber) {
+  for (const char* seconds : {"nan", "inf", "-1", "3601"}) {
+    const Outcome run = coppice(std::string("bench gemm --seconds ") + seconds);
+    EXPECT_EQ(run.code, 2) << run.err;
+    EXPECT_NE(run.err.find("--seconds"), std::string::npos) << run.err;
+  }
+}
+
 TEST_F(Cli, BenchHelpHasUnitsAndDefaults) {
   const std::pair<const char*, std::vector<const char*>> cases[] = {
       {"gemm",

@@ -30,11 +30,17 @@ void add_effort_flags(CLI::App& app, Effort& effort) {
             "least rounds a case is measured (default " + std::to_string(effort.rounds) + ")");
   char seconds[32];
   std::snprintf(seconds, sizeof(seconds), "%g", effort.seconds);
-  app.add_option(
-         "--seconds", effort.seconds,
-         std::string("further rounds while a case took less, 0 to 3600 (default ") + seconds + ")")
+  app.add_option("--seconds", effort.seconds,
+                 std::string("further rounds while a case took less, 200 in all at most; 0 to 3600 "
+                             "(default ") +
+                     seconds + ")")
       ->type_name("X")
-      ->check(CLI::Range(0.0, 3600.0));
+      ->check(CLI::Range(0.0, 3600.0))
+      ->check([](const std::string& text) {
+        return text.find_first_of("nN") == std::string::npos
+                   ? std::string()
+                   : "--seconds is " + text + "; it takes 0 to 3600";
+      });
 }
 
 void print_json_line(const nlohmann::ordered_json& json) {

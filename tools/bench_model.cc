@@ -58,21 +58,22 @@ std::vector<TokenId> joined(std::vector<TokenId> first, const std::vector<TokenI
   return first;
 }
 
-// A prompt: its rows and one token drawn from the last of them. Generation: a first random token,
-// then as many steps of one row.
-Expected<double> run_once(EngineBench& bench, const Test& test,
-                          const std::vector<TokenId>& context) {
+// A prompt: its rows and one token drawn from the last of them. Generation: a first token, then as
+// many steps of one row.
+Expected<double> run_once(EngineBench& bench, const Test& test, const std::vector<TokenId>& context,
+                          TokenId first) {
   const bool prefill = test.prompt > 0;
-  const int64_t fresh = prefill ? test.prompt : 1;
-  Job job{joined(context, bench.random_tokens(fresh)), "",
-          static_cast<int32_t>(prefill ? 1 : test.generate)};
+  std::vector<TokenId> fresh = bench.random_tokens(prefill ? test.prompt : 1);
+  fresh.front() = first;
+  Job job{joined(context, fresh), "", static_cast<int32_t>(prefill ? 1 : test.generate)};
   std::vector<Job> jobs;
   jobs.push_back(std::move(job));
   return bench.run(std::move(jobs), test.tokens());
 }
 
 // Tokens per second of every repetition. What stands before the timed tokens is evaluated once and
-// held; what a repetition adds is new tokens every time.
+// held; what a repetition adds begins with a token that none before it began with, so that nothing
+// of it is held.
 Expected<Samples> measure(EngineBench& bench, const Test& test, int32_t repetitions) {
   bench.forget();
   const std::vector<TokenId> context = bench.random_tokens(test.depth);
@@ -81,11 +82,12 @@ Expected<Samples> measure(EngineBench& bench, const Test& test, int32_t repetiti
   }
   const Test warm_up{std::min(test.prompt, kWarmUpTokens), std::min(test.generate, kWarmUpTokens),
                      test.depth};
-  TRY_STATUS(run_once(bench, warm_up, context));
+  const std::vector<TokenId> firsts = bench.different_tokens(repetitions + 1);
+  TRY_STATUS(run_once(bench, warm_up, context, firsts.back()));
   Samples rates;
   for (int32_t i = 0; i < repetitions; ++i) {
     bench.engine().reset_profile();
-    TRY(const double seconds, run_once(bench, test, context));
+    TRY(const double seconds, run_once(bench, test, context, firsts[static_cast<size_t>(i)]));
     rates.add(static_cast<double>(test.tokens()) / seconds);
   }
   return rates;
@@ -113,6 +115,12 @@ Status run(const Flags& flags) {
     const int64_t longest = test.depth + test.tokens() + 1;
     // Every repetition leaves its tokens behind until their room is needed.
     TRY_STATUS(bench->fits(test.name(), "-p, -n and -d", longest, longest));
+  }
+  if (flags.repetitions >= bench->info().vocab_size) {
+    return fail(ErrorCode::kInvalidArgument,
+                "--repetitions is " + std::to_string(flags.repetitions) +
+                    "; every one begins with a token of its own, and the model has " +
+                    std::to_string(bench->info().vocab_size));
   }
   const ordered_json machine = machine_json(flags.model, options, bench->info());
   if (!flags.model.json) {

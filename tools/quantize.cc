@@ -48,7 +48,8 @@ Status quantize(const Flags& flags) {
                                                  format_size(done) + " of " + format_size(total));
                                  }}));
   progress.clear();
-  std::printf("%s: %s of tensors\n", flags.out.c_str(), format_size(bytes).c_str());
+  // Not where the file itself may be going.
+  std::fprintf(stderr, "%s: %s of tensors\n", flags.out.c_str(), format_size(bytes).c_str());
   return {};
 }
 

@@ -102,7 +102,8 @@ Status replace(const std::string& path, const FileContent& content, const struct
 }  // namespace
 
 Expected<MappedFile> MappedFile::open(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // A pipe without a writer is refused, not waited for.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return fail(system_error(path, "open"));
   struct stat info {};
   if (::fstat(fd, &info) != 0) {

@@ -134,5 +134,16 @@ TEST_F(WriteFile, AFailureLeavesNothingBehind) {
   EXPECT_EQ(entries(), 2u);
 }
 
+TEST(MappedFile, PipesAndDevicesAreRefusedAtOnce) {
+  const std::string path = ::testing::TempDir() + "/pipe" + std::to_string(getpid());
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  for (const std::string& name : {path, std::string("/dev/null")}) {
+    const auto file = MappedFile::open(name);
+    ASSERT_FALSE(file) << name;
+    EXPECT_EQ(file.error().message, name + ": is not a regular file");
+  }
+  ::unlink(path.c_str());
+}
+
 }  // namespace
 }  // namespace coppice
