@@ -196,6 +196,13 @@ TEST_F(Cli, WhatQuantizeWritesGenerateReads) {
     EXPECT_EQ(run.lines().at(0)["usage"]["completion_tokens"], 4);
   }
   EXPECT_EQ(coppice("quantize --random-weights tiny --out " + out).code, 0);
+  const Outcome fallen_back = coppice("quantize --random-weights tiny --type Q4_K --out " + out);
+  EXPECT_NE(fallen_back.err.find(" q8_0"), std::string::npos) << fallen_back.err;
+  EXPECT_EQ(fallen_back.err.find(" q4_k"), std::string::npos) << fallen_back.err;
+  const Outcome large = coppice(
+      "quantize --random-weights 65536,1000,64,8,128,200000,200000 --type F32 --out " + out);
+  EXPECT_EQ(large.code, 1);
+  EXPECT_NE(large.err.find("are free there"), std::string::npos) << large.err;
   const Outcome random =
       coppice("generate --random-weights tiny --kv-budget 16M -p hi -n 4 --json");
   ASSERT_EQ(random.code, 0) << random.err;

@@ -3,6 +3,7 @@
 #include <cctype>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <system_error>
@@ -11,6 +12,7 @@
 #include "exit_code.h"
 #include "model/checkpoint.h"
 #include "model/gguf_export.h"
+#include "model/stored_type.h"
 #include "model_flags.h"
 #include "progress.h"
 #include "tensor/narrow.h"
@@ -21,6 +23,49 @@ namespace {
 struct Flags {
   std::string model, random_weights, type = "q8_0", out;
 };
+
+// What the file will hold, by type: "7 q4_k, 1 q8_0, 9 f32".
+struct Contents {
+  std::map<DType, int> tensors;
+  int64_t bytes = 0;
+
+  std::string text() const {
+    std::string out;
+    for (const auto& [type, count] : tensors) {
+      out +=
+          (out.empty() ? "" : ", ") + std::to_string(count) + " " + std::string(dtype_name(type));
+    }
+    return out;
+  }
+};
+
+Expected<Contents> contents_of(const model::Checkpoint& checkpoint, DType type) {
+  Contents contents;
+  for (const std::string& name : checkpoint.names()) {
+    if (checkpoint.config().tie_word_embeddings && name == "lm_head.weight") continue;
+    TRY(const Shape shape, checkpoint.shape(name));
+    const DType stored = model::stored_type(type, name, shape);
+    ++contents.tensors[stored];
+    contents.bytes += dtype_bytes(stored, shape.elements());
+  }
+  return contents;
+}
+
+// Before minutes of work are written to a disk that they do not fit.
+Status check_space(const std::string& out, int64_t bytes) {
+  std::error_code error;
+  const auto kind = std::filesystem::status(out, error).type();
+  if (kind != std::filesystem::file_type::regular &&
+      kind != std::filesystem::file_type::not_found) {
+    return {};
+  }
+  const std::filesystem::path folder = std::filesystem::path(out).parent_path();
+  const auto space = std::filesystem::space(folder.empty() ? "." : folder, error);
+  if (error || space.available >= static_cast<uintmax_t>(bytes)) return {};
+  return fail(ErrorCode::kTooLarge, out + ": takes " + format_size(bytes) + ", but " +
+                                        format_size(static_cast<int64_t>(space.available)) +
+                                        " are free there");
+}
 
 Status quantize(const Flags& flags) {
   std::string name = flags.type;
@@ -39,17 +84,18 @@ Status quantize(const Flags& flags) {
     return fail(ErrorCode::kInvalidArgument, "--out is the model itself; name another file");
   }
   TRY(const auto checkpoint, model::Checkpoint::open(from));
+  TRY(const Contents contents, contents_of(*checkpoint, *type));
+  TRY_STATUS(check_space(flags.out, contents.bytes));
   ProgressLine progress("quantizing");
-  int64_t bytes = 0;
   TRY_STATUS(model::export_gguf(*checkpoint, flags.out,
                                 {.type = *type, .progress = [&](int64_t done, int64_t total) {
-                                   bytes = total;
                                    progress.show(done, total,
                                                  format_size(done) + " of " + format_size(total));
                                  }}));
   progress.clear();
   // Not where the file itself may be going.
-  std::fprintf(stderr, "%s: %s of tensors\n", flags.out.c_str(), format_size(bytes).c_str());
+  std::fprintf(stderr, "%s: %s of tensors: %s\n", flags.out.c_str(),
+               format_size(contents.bytes).c_str(), contents.text().c_str());
   return {};
 }
 
@@ -68,9 +114,11 @@ void add_quantize(CLI::App& app, std::function<int()>* run) {
       ->type_name("SHAPE")
       ->excludes(model);
   command
-      ->add_option("--type", flags->type,
-                   "Q8_0, Q4_0, Q4_K, BF16, F16 or F32 (default Q8_0); norms stay F32, embeddings "
-                   "of the 4-bit types are Q8_0")
+      ->add_option(
+          "--type", flags->type,
+          "Q8_0, Q4_0, Q4_K, BF16, F16 or F32 (default Q8_0). Norms stay F32; embeddings of "
+          "the 4-bit types are Q8_0; rows that are no whole blocks of 256 make a Q4_K "
+          "matrix Q8_0, rows that are none of 32 any matrix BF16. The summary counts them")
       ->type_name("TYPE");
   command->add_option("--out", flags->out, "the file to write")->type_name("FILE")->required();
   command->callback([flags, run] {
