@@ -35,18 +35,33 @@ uint32_t file_type(DType type) {
   }
 }
 
-// What the unscaled frequencies were divided by, [D / 2].
-std::vector<float> rope_divisors(const ModelConfig& config) {
-  std::vector<float> divisors =
-      rope_inverse_frequencies(config.rope_theta, config.head_dim, RopeScaling{});
-  for (size_t i = 0; i < divisors.size(); ++i) divisors[i] /= config.rope_inv_freq[i];
-  return divisors;
-}
+// What the frequencies of a model without scaling were divided by, [D / 2] each.
+struct RopeDivisors {
+  std::vector<float> unscaled, scaled, divisors;
 
-bool all_near(const std::vector<float>& values, float x) {
-  return std::all_of(values.begin(), values.end(),
-                     [&](float value) { return std::abs(value / x - 1.0f) < 1e-5f; });
-}
+  explicit RopeDivisors(const ModelConfig& config)
+      : unscaled(rope_inverse_frequencies(config.rope_theta, config.head_dim, {})),
+        scaled(config.rope_inv_freq) {
+    for (size_t i = 0; i < unscaled.size(); ++i) {
+      divisors.push_back(unscaled[i] / scaled[i]);
+    }
+  }
+  bool all_are(float divisor) const {
+    return std::equal(unscaled.begin(), unscaled.end(), scaled.begin(),
+                      [&](float from, float to) { return from / divisor == to; });
+  }
+  // The one divisor of all, to the last bit of every quotient; 0 without one.
+  float common() const {
+    for (const float divisor : divisors) {
+      const float below = std::nextafter(divisor, 0.0f);
+      const float above = std::nextafter(divisor, INFINITY);
+      for (const float near : {divisor, below, above}) {
+        if (all_are(near)) return near;
+      }
+    }
+    return 0;
+  }
+};
 
 struct Planned {
   std::string name;  // the checkpoint's, empty: rope_freqs.weight
@@ -79,6 +94,7 @@ class Exporter {
  private:
   void write_config();
   Status write_tokenizer();
+  Status write_ends(int32_t behind);
   Status plan_tensors();
   Status fill(const Planned& planned, std::span<std::byte> bytes) const;
 
@@ -112,13 +128,13 @@ void Exporter::write_config() {
   writer_.number(name + ".attention.layer_norm_rms_epsilon",
                  static_cast<float>(config_.rms_norm_eps));
   writer_.number(name + ".rope.freq_base", static_cast<float>(config_.rope_theta));
-  const std::vector<float> divisors = rope_divisors(config_);
-  if (all_near(divisors, 1.0f)) return;
-  if (all_near(divisors, divisors.front())) {
+  const RopeDivisors rope(config_);
+  if (rope.all_are(1.0f)) return;
+  if (const float factor = rope.common(); factor != 0) {
     writer_.text(name + ".rope.scaling.type", "linear");
-    writer_.number(name + ".rope.scaling.factor", divisors.front());
+    writer_.number(name + ".rope.scaling.factor", factor);
   } else {
-    divisors_ = divisors;
+    divisors_ = rope.divisors;
   }
 }
 
@@ -130,14 +146,33 @@ Status Exporter::write_tokenizer() {
   writer_.texts("tokenizer.ggml.tokens", vocabulary.tokens);
   writer_.integers("tokenizer.ggml.token_type", vocabulary.types);
   writer_.texts("tokenizer.ggml.merges", vocabulary.merges);
-  writer_.flag("tokenizer.ggml.add_bos_token", vocabulary.adds_bos);
-  if (config_.bos_token_id >= 0) {
-    writer_.integer("tokenizer.ggml.bos_token_id", static_cast<uint32_t>(config_.bos_token_id));
+  writer_.flag("tokenizer.ggml.add_bos_token", vocabulary.bos >= 0);
+  writer_.flag("tokenizer.ggml.add_eos_token", vocabulary.eos >= 0);
+  const int32_t bos = vocabulary.bos >= 0 ? vocabulary.bos : config_.bos_token_id;
+  if (bos >= 0) writer_.integer("tokenizer.ggml.bos_token_id", static_cast<uint32_t>(bos));
+  return write_ends(vocabulary.eos);
+}
+
+// behind: what the tokenizer puts behind a text, which GGUF knows as the first of the tokens that
+// end one; -1 without.
+Status Exporter::write_ends(int32_t behind) {
+  std::vector<int32_t> ends = config_.eos_token_ids;
+  const auto first = std::find(ends.begin(), ends.end(), behind);
+  if (behind >= 0 && first == ends.end()) {
+    return fail(ErrorCode::kUnsupported,
+                checkpoint_.tokenizer_path() + ": puts token " + std::to_string(behind) +
+                    " behind a text, which GGUF can only say of one that ends generation");
   }
+  if (behind >= 0) std::rotate(ends.begin(), first, first + 1);
   const char* keys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
                         "tokenizer.ggml.eom_token_id"};
-  for (size_t i = 0; i < std::min<size_t>(3, config_.eos_token_ids.size()); ++i) {
-    writer_.integer(keys[i], static_cast<uint32_t>(config_.eos_token_ids[i]));
+  if (ends.size() > std::size(keys)) {
+    return fail(ErrorCode::kUnsupported, checkpoint_.path() + ": " + std::to_string(ends.size()) +
+                                             " tokens end generation; GGUF has keys for " +
+                                             std::to_string(std::size(keys)));
+  }
+  for (size_t i = 0; i < ends.size(); ++i) {
+    writer_.integer(keys[i], static_cast<uint32_t>(ends[i]));
   }
   return {};
 }

@@ -3,13 +3,18 @@
 #include "model/gguf_export.h"
 
 #include <cmath>
+#include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
+
+#include <nlohmann/json.hpp>
 
 #include "model/random_checkpoint.h"
 #include "model/test_config.h"
 #include "model/test_files.h"
 #include "tensor/widen.h"
+#include "text/tokenizer.h"
 
 namespace coppice::model {
 namespace {
@@ -95,6 +100,138 @@ TEST(GgufExport, TheTokenizerSurvives) {
   ASSERT_TRUE(first) << first.error().message;
   const auto again = exported(*read, dir.path() + "/y.gguf", DType::kQ8_0);
   EXPECT_EQ(*first, *again->tokenizer_json());
+}
+
+using nlohmann::json;
+using Edit = std::function<void(json& document)>;
+
+// The llama golden with another config.json and tokenizer.json.
+class Edited {
+ public:
+  Edited(const Edit& config, const Edit& tokenizer) {
+    for (const auto& [name, edit] :
+         {std::pair{"config.json", config}, {"tokenizer.json", tokenizer}}) {
+      json document = json::parse(read_file(kModels + "llama/" + name).value());
+      if (edit) edit(document);
+      dir_.write(name, document.dump());
+    }
+    std::filesystem::copy_file(kModels + "llama/model.safetensors",
+                               dir_.path() + "/model.safetensors");
+    checkpoint_ = Checkpoint::open(dir_.path()).value();
+  }
+  const Checkpoint& operator*() const { return *checkpoint_; }
+  std::string refusal() const {
+    const Status status = export_gguf(*checkpoint_, dir_.path() + "/x.gguf", {});
+    EXPECT_FALSE(status);
+    EXPECT_FALSE(std::filesystem::exists(dir_.path() + "/x.gguf"));
+    return status ? "" : status.error().message;
+  }
+  std::unique_ptr<Checkpoint> exported_again() const {
+    return exported(*checkpoint_, dir_.path() + "/x.gguf", DType::kQ8_0);
+  }
+
+ private:
+  TemporaryDirectory dir_;
+  std::unique_ptr<Checkpoint> checkpoint_;
+};
+
+TEST(GgufExport, ALinearFactorComesBackToTheLastBitOfEveryFrequency) {
+  for (const double factor : {1.0, 2.0, 3.5, 3.9, 6.5, 49.0, 0.3}) {
+    const Edited from(
+        [&](json& config) {
+          config["rope_parameters"] = {
+              {"rope_type", "linear"}, {"factor", factor}, {"rope_theta", 31234.0}};
+        },
+        {});
+    const auto read = from.exported_again();
+    EXPECT_FALSE(read->has("rope_freqs.weight")) << factor;
+    EXPECT_EQ((*from).config().rope_inv_freq, read->config().rope_inv_freq) << factor;
+  }
+}
+
+std::vector<int32_t> encoded(const Checkpoint& checkpoint) {
+  return text::Tokenizer::load(checkpoint.tokenizer_json().value(), "tokenizer.json")
+      .value()
+      ->encode("the shop", true);
+}
+
+// A template of these tokens' ids and the text.
+Edit framing(const std::vector<int32_t>& before, const std::vector<int32_t>& behind) {
+  return [=](json& document) {
+    json single = json::array(), specials = json::object();
+    const auto put = [&](int32_t id) {
+      const std::string name = std::to_string(id);
+      single.push_back({{"SpecialToken", {{"id", name}, {"type_id", 0}}}});
+      specials[name] = {{"id", name}, {"ids", {id}}, {"tokens", {name}}};
+    };
+    for (const int32_t id : before) put(id);
+    single.push_back({{"Sequence", {{"id", "A"}, {"type_id", 0}}}});
+    for (const int32_t id : behind) put(id);
+    document["post_processor"] = {{"type", "TemplateProcessing"},
+                                  {"single", single},
+                                  {"pair", single},
+                                  {"special_tokens", specials}};
+  };
+}
+
+Edit ends(const json& bos, const json& eos) {
+  return [=](json& config) {
+    config["bos_token_id"] = bos;
+    config["eos_token_id"] = eos;
+  };
+}
+
+// Whatever the config calls them, a text is framed by the tokens of the tokenizer.
+TEST(GgufExport, WhatFramesATextSurvives) {
+  struct Case {
+    json bos, eos;
+    std::vector<int32_t> before, behind, ends;
+  };
+  const Case cases[] = {{0, 1, {0}, {}, {1}},
+                        {nullptr, 1, {0}, {}, {1}},
+                        {0, 1, {5}, {}, {1}},
+                        {0, 1, {}, {}, {1}},
+                        {0, 1, {0}, {1}, {1}},
+                        {0, {3, 1}, {0}, {1}, {1, 3}},
+                        {0, {3, 1, 2}, {}, {}, {3, 1, 2}}};
+  for (const Case& c : cases) {
+    const Edited from(ends(c.bos, c.eos), framing(c.before, c.behind));
+    const auto ids = encoded(*from);
+    EXPECT_EQ(ids.size(),
+              encoded(*Edited({}, framing({}, {}))).size() + c.before.size() + c.behind.size());
+    const auto read = from.exported_again();
+    EXPECT_EQ(encoded(*read), ids);
+    EXPECT_EQ(read->config().eos_token_ids, c.ends);
+  }
+}
+
+// A file that would read the same text as other tokens, or not stop where the model does.
+TEST(GgufExport, WhatGgufCannotSayIsRefused) {
+  const auto refusal = [](const Edit& config, const Edit& tokenizer) {
+    return Edited(config, tokenizer).refusal();
+  };
+  EXPECT_TRUE(contains(refusal(ends(0, {1, 2, 3, 4}), {}), "4 tokens end generation"));
+  EXPECT_TRUE(contains(refusal({}, framing({0, 2}, {})), "2 tokens before a text"));
+  EXPECT_TRUE(contains(refusal({}, framing({}, {1, 2})), "2 behind it"));
+  EXPECT_TRUE(contains(refusal({}, framing({}, {2})), "puts token 2 behind a text"));
+  const auto with = [](const char* key, const json& value) {
+    return [=](json& document) { document[key] = value; };
+  };
+  const json nfc = {{"type", "NFC"}};
+  const json split = {{"type", "Split"},
+                      {"pattern", {{"Regex", "\\p{N}"}}},
+                      {"behavior", "Removed"},
+                      {"invert", false}};
+  const json prefixed = {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"use_regex", true}};
+  const json words = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}};
+  const json removing = {{"type", "Sequence"}, {"pretokenizers", {split, words}}};
+  const json sequence = {{"type", "Sequence"}, {"normalizers", {nfc}}};
+  for (const Edit& edit :
+       {Edit(with("normalizer", {{"type", "NFKC"}})), Edit(with("normalizer", nfc)),
+        Edit(with("normalizer", sequence)), Edit(with("pre_tokenizer", prefixed)),
+        Edit(with("pre_tokenizer", removing))}) {
+    EXPECT_TRUE(contains(refusal({}, edit), "GGUF has no name"));
+  }
 }
 
 TEST(GgufExport, RefusesAndLeavesNothingBehind) {

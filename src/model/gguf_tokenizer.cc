@@ -233,7 +233,10 @@ const json& member(const json& object, const char* key) {
   return found == object.end() ? kNull : *found;
 }
 
-// The splits of a pre-tokenizer, in order; empty for what has no GGUF name.
+// What no pre-tokenizer of GGUF does.
+constexpr const char* kNoName = "?";
+
+// The splits of a pre-tokenizer, in order.
 std::vector<std::string> splits_of(const json& pre) {
   const json& type = member(pre, "type");
   if (type == "Sequence") {
@@ -243,24 +246,38 @@ std::vector<std::string> splits_of(const json& pre) {
     }
     return all;
   }
-  if (type == "ByteLevel") {
+  if (type == "ByteLevel" && member(pre, "add_prefix_space") == false) {
     if (member(pre, "use_regex") == false) return {};
     return {kGpt2Split};
   }
   if (type == "Digits" && member(pre, "individual_digits") == true) return {kDigit};
   const json& pattern = member(member(pre, "pattern"), "Regex");
-  if (type == "Split" && pattern.is_string()) return {pattern.get<std::string>()};
-  return {"?"};
+  const bool isolates = member(pre, "behavior") == "Isolated" && member(pre, "invert") != true;
+  if (type == "Split" && pattern.is_string() && isolates) return {pattern.get<std::string>()};
+  return {kNoName};
+}
+
+// What a normalizer does, step by step.
+std::vector<std::string> forms_of(const json& normalizer) {
+  if (normalizer.is_null()) return {};
+  const json& type = member(normalizer, "type");
+  if (type != "Sequence") return {type.is_string() ? type.get<std::string>() : kNoName};
+  std::vector<std::string> all;
+  for (const json& step : member(normalizer, "normalizers")) {
+    for (std::string& form : forms_of(step)) all.push_back(std::move(form));
+  }
+  return all;
 }
 
 Expected<std::string> name_of(const json& document) {
   const std::vector<std::string> splits = splits_of(member(document, "pre_tokenizer"));
-  const bool composes = member(member(document, "normalizer"), "type") == "NFC";
+  const std::vector<std::string> forms = forms_of(member(document, "normalizer"));
   for (const PreTokenizer& row : pre_tokenizers()) {
     if (row.name == "default") continue;  // what readers warn of
     const std::vector<std::string> want(row.splits.begin(), row.splits.end());
+    const std::vector<std::string> composed(row.composes ? 1 : 0, "NFC");
     // whole_words need not agree: the merges of a trained vocabulary lead to every token of it.
-    if (splits == want && composes == row.composes) return std::string(row.name);
+    if (splits == want && forms == composed) return std::string(row.name);
   }
   return fail(ErrorCode::kUnsupported,
               "tokenizer.json: GGUF has no name for its normalizer and pre-tokenizer that this "
@@ -287,12 +304,47 @@ Expected<std::string> merge_text(const json& merge) {
   return fail(ErrorCode::kCorrupt, "tokenizer.json: a merge is not two tokens");
 }
 
-bool begins_with_special(const json& post) {
-  for (const json& step : member(post, "processors")) {
-    if (begins_with_special(step)) return true;
+// Tokens that a post-processor puts before and behind a text.
+struct Frame {
+  std::vector<int32_t> before, behind;
+};
+
+Status add_pieces(const json& post, Frame& frame) {
+  for (const json& step : member(post, "processors")) TRY_STATUS(add_pieces(step, frame));
+  std::vector<int32_t>* side = &frame.before;
+  for (const json& piece : member(post, "single")) {
+    const json& special = member(piece, "SpecialToken");
+    if (special.is_null()) {
+      side = &frame.behind;
+      continue;
+    }
+    const json& name = member(special, "id");
+    const json& specials = member(post, "special_tokens");
+    if (!name.is_string() || !specials.contains(name.get<std::string>())) {
+      return fail(ErrorCode::kCorrupt, "tokenizer.json: post_processor names no special token");
+    }
+    for (const json& id : member(specials[name.get<std::string>()], "ids")) {
+      if (!id.is_number_unsigned() || id.get<uint64_t>() > INT32_MAX) {
+        return fail(ErrorCode::kCorrupt, "tokenizer.json: post_processor holds an id that is none");
+      }
+      side->push_back(id.get<int32_t>());
+    }
   }
-  const json& single = member(post, "single");
-  return single.is_array() && !single.empty() && single[0].contains("SpecialToken");
+  return {};
+}
+
+Status add_frame(const json& document, GgufVocabulary& out) {
+  Frame frame;
+  TRY_STATUS(add_pieces(member(document, "post_processor"), frame));
+  if (frame.before.size() > 1 || frame.behind.size() > 1) {
+    return fail(ErrorCode::kUnsupported,
+                "tokenizer.json: the post_processor puts " + std::to_string(frame.before.size()) +
+                    " tokens before a text and " + std::to_string(frame.behind.size()) +
+                    " behind it; GGUF has room for one and one");
+  }
+  if (!frame.before.empty()) out.bos = frame.before.front();
+  if (!frame.behind.empty()) out.eos = frame.behind.front();
+  return {};
 }
 
 }  // namespace
@@ -324,7 +376,7 @@ Expected<GgufVocabulary> gguf_vocabulary(const std::string& tokenizer_json, int3
     TRY(std::string text, merge_text(merge));
     out.merges.push_back(std::move(text));
   }
-  out.adds_bos = begins_with_special(member(document, "post_processor"));
+  TRY_STATUS(add_frame(document, out));
   return out;
 }
 

@@ -24,7 +24,7 @@ struct GgufVocabulary {
   std::vector<std::string> tokens;  // [vocab_size]
   std::vector<int32_t> types;       // [vocab_size]
   std::vector<std::string> merges;  // "left right"
-  bool adds_bos = false;
+  int32_t bos = -1, eos = -1;       // put before and behind a text; -1: nothing is
 };
 // kUnsupported where GGUF has no name for what tokenizer.json asks for.
 Expected<GgufVocabulary> gguf_vocabulary(const std::string& tokenizer_json, int32_t vocab_size);
