@@ -11,6 +11,7 @@ namespace coppice {
 namespace {
 
 constexpr int kGroup = 32;
+constexpr float kMostScale = 65504.0f;  // of 16 bits
 
 template <class Block>
 void put(const Block& block, std::byte* out) {
@@ -124,7 +125,7 @@ void quantise_q4_k(const float* x, std::byte* out) {
   }
   BlockQ4_K block{};
   block.scale = to_f16(scale / 63.0f);
-  block.min_scale = to_f16(minimum / 63.0f);
+  block.min_scale = to_f16(std::min(minimum / 63.0f, kMostScale));  // a fit may reach beyond values
   const float d = to_float(block.scale), dmin = to_float(block.min_scale);
   std::array<int, 8> scales{}, mins{};
   const auto share = [](float part, float unit) {
@@ -143,6 +144,11 @@ void quantise_q4_k(const float* x, std::byte* out) {
   put(block, out);
 }
 
+// The largest value whose scale is finite, whatever else is in its block.
+float largest_value(DType type) {
+  return kMostScale * (type == DType::kQ8_0 ? 127 : type == DType::kQ4_0 ? 8 : 63);
+}
+
 }  // namespace
 
 bool can_quantise(DType type) {
@@ -153,10 +159,12 @@ void quantise(DType type, const float* x, int64_t count, std::byte* out) {
   CHECK(can_quantise(type) && count % dtype_block(type) == 0);
   std::array<float, 256> block;
   const int64_t size = dtype_block(type);
+  const float most = largest_value(type);
   for (int64_t b = 0; b < count / size; ++b, out += dtype_block_bytes(type)) {
     // A 16-bit scale cannot hold what is tiny, and its inverse would overflow.
-    std::transform(x + b * size, x + (b + 1) * size, block.begin(), [](float value) {
-      return std::isfinite(value) && std::abs(value) > 1e-30f ? value : 0.0f;
+    std::transform(x + b * size, x + (b + 1) * size, block.begin(), [&](float value) {
+      const bool counts = std::isfinite(value) && std::abs(value) > 1e-30f;
+      return counts ? std::clamp(value, -most, most) : 0.0f;
     });
     if (type == DType::kQ8_0) {
       quantise_q8_0(block.data(), out);

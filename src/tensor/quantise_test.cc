@@ -95,5 +95,31 @@ TEST(Quantise, EveryBlockStandsAlone) {
   }
 }
 
+// A scale is 16 bits wide: what is beyond its largest times the largest code becomes that.
+TEST(Quantise, WhatIsTooLargeIsCutNotLost) {
+  const float most = std::numeric_limits<float>::max();
+  for (const DType type : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_K}) {
+    const auto size = static_cast<size_t>(dtype_block(type));
+    for (const float huge : {1e6f, 1e7f, 1e8f, 1e30f, most}) {
+      std::vector<float> x(4 * size, 0.0f);
+      for (size_t i = 0; i < size; ++i) {
+        x[i] = i % 3 == 0 ? huge : 0;
+        x[size + i] = i % 3 == 0 ? -huge : 0;
+        x[2 * size + i] = i % 3 == 0 ? huge : i % 3 == 1 ? -huge : 0;
+        x[3 * size + i] = i % 40 == 7 ? -huge : 1;  // 1 is lost beside it, but in groups without
+      }
+      const auto y = dequantised(type, quantised(type, x));
+      for (size_t i = 0; i < x.size(); ++i) {
+        ASSERT_TRUE(std::isfinite(y[i])) << dtype_name(type) << " " << huge << " at " << i;
+        if (std::abs(x[i]) == huge) {
+          ASSERT_GT(y[i] / x[i], 0) << dtype_name(type) << " " << huge << " at " << i;
+          ASSERT_GT(std::abs(y[i]), std::min(0.8f * huge, 450'000.0f));
+          ASSERT_LT(std::abs(y[i]), 1.2f * huge);
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace coppice
