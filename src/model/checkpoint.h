@@ -32,7 +32,7 @@ class Checkpoint {
   virtual const ModelConfig& config() const = 0;
   // By Hugging Face name ("model.layers.0.self_attn.q_proj.weight"), whatever the file calls it and
   // with the rows in Hugging Face order. The shape must be `shape`; the element type is the file's
-  // (F32, F16, BF16 or Q8_0).
+  // (F32, F16, BF16 or a quantised one).
   virtual Expected<TensorData> tensor(std::string_view name, const Shape& shape) const = 0;
   virtual Expected<Shape> shape(std::string_view name) const = 0;
   // The type that tensor() would return, or its error; nothing is read or copied.

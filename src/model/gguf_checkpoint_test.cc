@@ -284,6 +284,25 @@ TEST(GgufCheckpoint, TensorsThatDoNotFitAreNamed) {
                        "no tensor \"output.weight\""));
 }
 
+// A block begins with or ends in a 16-bit float and asks for no more: no tensor is copied for that.
+TEST(GgufCheckpoint, QuantisedTensorsAreReadWhereTheyLie) {
+  GgufBuilder b = with_embedding(tiny());
+  const std::pair<uint32_t, size_t> types[] = {{8, 34}, {2, 18}, {12, 144}, {13, 176}, {14, 210}};
+  const auto values = [](uint32_t type) { return type < 10 ? uint64_t{32} : uint64_t{256}; };
+  for (const auto& [type, bytes] : types) {
+    b.tensor(std::to_string(type), {values(type), 3}, type, std::string(3 * bytes, '\1'));
+  }
+  const auto checkpoint = opened(b);
+  ASSERT_TRUE(checkpoint) << checkpoint.error().message;
+  for (const auto& [type, bytes] : types) {
+    const auto data =
+        (*checkpoint)->tensor(std::to_string(type), {3, static_cast<int64_t>(values(type))});
+    ASSERT_TRUE(data) << data.error().message;
+    EXPECT_EQ(data->copy.bytes(), 0) << dtype_name(data->view.type());
+    EXPECT_EQ(data->view.bytes(), static_cast<int64_t>(3 * bytes));
+  }
+}
+
 TEST(GgufCheckpoint, FilesAreKnownByMagicAndName) {
   const TemporaryDirectory dir;
   const auto checkpoint = Checkpoint::open(dir.write("no_suffix", with_embedding(tiny()).build()));

@@ -75,7 +75,7 @@ Expected<const TensorEntry*> find_tensor(const TensorTable& table, std::string_v
 }
 
 int64_t dtype_alignment(DType type) {
-  if (type == DType::kQ8_0) return static_cast<int64_t>(alignof(BlockQ8_0));
+  if (dtype_block(type) > 1) return static_cast<int64_t>(alignof(f16));
   return dtype_block_bytes(type);
 }
 

@@ -54,6 +54,9 @@ struct BlockQ6_K {
 };
 static_assert(sizeof(BlockQ8_0) == 34 && sizeof(BlockQ4_0) == 18 && sizeof(BlockQ4_K) == 144 &&
               sizeof(BlockQ5_K) == 176 && sizeof(BlockQ6_K) == 210);
+static_assert(alignof(BlockQ8_0) == alignof(f16) && alignof(BlockQ4_0) == alignof(f16) &&
+              alignof(BlockQ4_K) == alignof(f16) && alignof(BlockQ5_K) == alignof(f16) &&
+              alignof(BlockQ6_K) == alignof(f16));
 
 // Elements per stored block (1 for plain types) and bytes per block.
 int dtype_block(DType type);
