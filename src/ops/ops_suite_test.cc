@@ -191,6 +191,14 @@ TEST_P(Matmul, FollowsTheFormulaAcrossSlicesOfTheDepth) {
   }
 }
 
+TEST_P(Matmul, FollowsTheFormulaWhereThereIsNothingToAddUpOrToMake) {
+  for (const int64_t rows : {0, 1, 5, 100}) {
+    check({rows, 0, 70, true});
+    check({rows, 100, 0, false});
+    check({rows, 0, 0, false});
+  }
+}
+
 TEST_P(Matmul, EveryRowHasItsOwnBitsAlone) {
   // The reference has one loop for all; its slow double sums need no sweep of shapes.
   const bool loops = backend_->name() == "ref";

@@ -58,7 +58,8 @@ void PanelWeight::read_row(int64_t n, float* out) const {
 }
 
 int64_t PanelWeight::row_runs(int64_t rows, int64_t parts) const {
-  return std::clamp<int64_t>(rows / kLeastRows, 1, parts / std::min(parts, panel_count()));
+  const int64_t panels = std::max<int64_t>(panel_count(), 1);
+  return std::clamp<int64_t>(rows / kLeastRows, 1, parts / std::min(parts, panels));
 }
 
 int64_t PanelWeight::part_count(const ThreadPool& pool, int64_t rows) const {

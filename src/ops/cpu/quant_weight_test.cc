@@ -145,6 +145,31 @@ TEST_P(QuantWeightTest, IsThePlainArithmeticToTheLastBit) {
   }
 }
 
+// Depths of less than a slice, of several and of one and a part; rows of every tile, few and many,
+// and more than are multiplied together, which at the deepest are 24.
+TEST_P(QuantWeightTest, EverySliceAndEveryBlockOfRowsIsThePlainArithmetic) {
+  const int64_t rows = 33;
+  for (const int64_t cols : {block(), 3 * block(), 512 + block(), 2048 - block(), 8192 + block()}) {
+    const auto w = random_blocks(type(), rows * cols / block(), 11);
+    const auto weight = pack(w, rows, cols);
+    const auto x = random_rows(130 * cols, 12);
+    std::vector<float> want;
+    for (int64_t t = 0; t < 130; ++t) {
+      for (int64_t n = 0; n < rows; ++n) {
+        want.push_back(plain_product(type(), w.data() + dtype_bytes(type(), n * cols),
+                                     x.data() + t * cols, cols));
+      }
+    }
+    for (const int64_t count : {1, 3, 11, 12, 14, 27, 97, 130}) {
+      const auto out = multiply(*weight, {x.begin(), x.begin() + static_cast<long>(count * cols)});
+      for (size_t i = 0; i < out.size(); ++i) {
+        ASSERT_EQ(out[i], want[i])
+            << cols << " deep, row " << i / rows << " of " << count << ", column " << i % rows;
+      }
+    }
+  }
+}
+
 // More rows than are multiplied together, and the ends of every sum's range: the largest codes and
 // scales times the largest activations of one sign.
 TEST_P(QuantWeightTest, NoSumOverflows) {
@@ -198,7 +223,7 @@ TEST_P(QuantWeightTest, IsNearTheDequantisedProduct) {
 }
 
 TEST_P(QuantWeightTest, RowsReadBackAndBytesAreTheFiles) {
-  const int64_t cols = 512, rows = 48;
+  const int64_t cols = 512, rows = 64;  // whole panels of the widest
   const auto w = random_blocks(type(), rows * cols / block(), 6);
   const auto weight = pack(w, rows, cols);
   EXPECT_LE(static_cast<double>(weight->bytes()), 1.04 * static_cast<double>(w.size()));
