@@ -10,6 +10,7 @@
 #include "int8_ceiling.h"
 #include "ops/cpu/attention.h"
 #include "ops/lazy_memory.h"
+#include "read_ceiling.h"
 #include "tensor/quant_block.h"
 
 namespace coppice::tools {
@@ -29,9 +30,9 @@ double ns_since(Clock::time_point start) {
 
 // The best rate of a few rounds in which every thread does body(thread) units of work.
 template <class Body>
-double best_rate(ops::cpu::ThreadPool& pool, const Body& body) {
+double best_rate(ops::cpu::ThreadPool& pool, int rounds, const Body& body) {
   double best = 0;
-  for (int round = 0; round < kRounds; ++round) {
+  for (int round = 0; round < rounds; ++round) {
     std::vector<double> units(static_cast<size_t>(pool.threads()));
     const auto start = Clock::now();
     pool.parallel_for(pool.threads(), [&](int32_t item, int32_t) {
@@ -44,29 +45,23 @@ double best_rate(ops::cpu::ThreadPool& pool, const Body& body) {
   return best;
 }
 
-double read_bytes(const std::byte* from, int64_t bytes, int64_t times, uint64_t* sink) {
-  uint64_t lanes[8] = {};
-  const auto* words = reinterpret_cast<const uint64_t*>(from);
-  for (int64_t time = 0; time < times; ++time) {
-    for (int64_t i = 0; i < bytes / 8; i += 8) {
-      for (int lane = 0; lane < 8; ++lane)
-        lanes[lane] ^= words[i + lane] + static_cast<uint64_t>(time);
-    }
-  }
-  for (const uint64_t lane : lanes) *sink ^= lane;
-  return static_cast<double>(bytes * times);
-}
-
 Expected<double> read_rate(ops::cpu::ThreadPool& pool, int64_t bytes, int64_t times) {
   TRY(Buffer memory, ops::allocate_lazily(bytes * pool.threads()));
   pool.parallel_for(pool.threads(), [&](int32_t item, int32_t) {
     std::fill_n(memory.data() + item * bytes, bytes, std::byte{1});
   });
   std::vector<uint64_t> sinks(static_cast<size_t>(pool.threads()) * 8);
-  return best_rate(pool, [&](int32_t item) {
-    return read_bytes(memory.data() + item * bytes, bytes, times,
-                      &sinks[static_cast<size_t>(item) * 8]);
-  });
+  double best = 0;
+  for (int way = 0; way < kReadWays; ++way) {
+    best = std::max(best, best_rate(pool, kRounds / kReadWays, [&](int32_t item) {
+                      for (int64_t time = 0; time < times; ++time) {
+                        sinks[static_cast<size_t>(item) * 8] ^=
+                            read_all(way, memory.data() + item * bytes, bytes);
+                      }
+                      return static_cast<double>(bytes * times);
+                    }));
+  }
+  return best;
 }
 
 }  // namespace
@@ -82,7 +77,7 @@ Status raise_ceilings(Ceilings& ceilings) {
   std::vector<float> sinks(static_cast<size_t>(pool.threads()) * 16);
   const auto raise = [](double& best, double found) { best = std::max(best, found); };
   const auto burn = [&](double& best, auto function, int64_t steps) {
-    raise(best, best_rate(pool, [&](int32_t item) {
+    raise(best, best_rate(pool, kRounds, [&](int32_t item) {
             return function(steps, &sinks[static_cast<size_t>(item) * 16]);
           }));
   };

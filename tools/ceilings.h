@@ -20,7 +20,7 @@ struct Ceilings {
   double bf16_gflops = 0;     // bf16 dot products where the instruction set has them, else as f32
   double int8_gops = 0;       // products of bytes, added up
   double exp_grate = 0;       // base-2 exponentials per ns
-  double bandwidth_gbps = 0;  // one sequential read per thread from memory
+  double bandwidth_gbps = 0;  // sequential reads from memory, the fastest way of read_ceiling.h
   double l3_gbps = 0;         // the same from 4 MB per thread, read again and again
   // Below 90 % of the reference machine's (docs/KERNELS.md): others were at work, or it is another
   // machine.
