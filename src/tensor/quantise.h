@@ -15,8 +15,8 @@
 namespace coppice {
 
 bool can_quantise(DType type);  // Q8_0, Q4_0, Q4_K
-// x [count], whole blocks; values that are not finite count as 0, those too large for a 16-bit scale
-// as the largest that are not. out: dtype_bytes(type, count).
+// x [count], whole blocks; values that are not finite count as 0, those too large for a 16-bit
+// scale as the largest that are not. out: dtype_bytes(type, count).
 void quantise(DType type, const float* x, int64_t count, std::byte* out);
 
 }  // namespace coppice
