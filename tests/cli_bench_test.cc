@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <csignal>
 #include <filesystem>
 #include <map>
 #include <string>
@@ -289,6 +290,16 @@ TEST_F(Cli, BenchModelRepeatsWithoutHits) {
   const Outcome many = coppice(std::string("bench model -p 1 -r 10000") + kTiny);
   EXPECT_EQ(many.code, 2);
   EXPECT_NE(many.err.find("--repetitions is 10000"), std::string::npos) << many.err;
+}
+
+TEST_F(Cli, AnInterruptedBenchEndsBeforeItsNextCase) {
+  const char* const commands[] = {"gemm --rows 1,2,3,4,5,6,7,8 --shapes 512x512 --types bf16",
+                                  "attention --preset trees"};
+  for (const char* command : commands) {
+    const Outcome run = interrupted(std::string("bench ") + command + kQuick, 1, SIGINT);
+    EXPECT_EQ(run.code, 1) << command << run.err;
+    EXPECT_NE(run.err.find("interrupted"), std::string::npos) << run.err;
+  }
 }
 
 TEST_F(Cli, BenchSecondsAreANumber) {

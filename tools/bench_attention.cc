@@ -11,6 +11,7 @@
 #include "bench_commands.h"
 #include "bench_flags.h"
 #include "exit_code.h"
+#include "interrupt.h"
 #include "model_flags.h"
 #include "progress.h"
 
@@ -137,10 +138,12 @@ Status run(const Flags& flags) {
     print_text_line(kTableHead, "us per layer and step", "two-phase", "KV outer", "seq outer",
                     "copies", "gain", "floor", "ideal");
   }
+  const Interrupt interrupt;
   ProgressLine progress("attention");
   Summary summary;
   int64_t done = 0;
   for (const PresetRow& row : rows) {
+    if (interrupt.came()) return fail(ErrorCode::kCancelled, "interrupted");
     progress.show(done++, static_cast<int64_t>(rows.size()), row.name);
     TRY(const AttentionShape shape, shape_of(row.spec));
     ordered_json json;

@@ -11,6 +11,7 @@
 #include "ceilings.h"
 #include "exit_code.h"
 #include "gemm_case.h"
+#include "interrupt.h"
 #include "progress.h"
 
 namespace coppice::tools {
@@ -159,6 +160,7 @@ Status run(const Flags& flags) {
   const int threads = flags.machine.thread_count();
   TRY(Ceilings ceilings, measure_ceilings(threads, isa));
   if (!flags.json) print_head(flags, ceilings, isa_name);
+  const Interrupt interrupt;
   ProgressLine progress("products");
   const auto total =
       static_cast<int64_t>(flags.types.size() * flags.shapes.size() * flags.rows.size() * 2);
@@ -172,6 +174,7 @@ Status run(const Flags& flags) {
       TRY_STATUS(gemm->load(shape, last_level_cache()));
       for (const int32_t rows : flags.rows) {
         for (const bool cold : {false, true}) {
+          if (interrupt.came()) return fail(ErrorCode::kCancelled, "interrupted");
           progress.show(done++, total, type_name(type) + " " + shape_name(shape));
           if (cold && !gemm->has_cold()) continue;
           const Point point{type, shape, rows, cold};

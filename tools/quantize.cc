@@ -10,6 +10,7 @@
 
 #include "coppice/options.h"
 #include "exit_code.h"
+#include "interrupt.h"
 #include "model/checkpoint.h"
 #include "model/gguf_export.h"
 #include "model/stored_type.h"
@@ -87,11 +88,13 @@ Status quantize(const Flags& flags) {
   TRY(const Contents contents, contents_of(*checkpoint, *type));
   TRY_STATUS(check_space(flags.out, contents.bytes));
   ProgressLine progress("quantizing");
-  TRY_STATUS(model::export_gguf(*checkpoint, flags.out,
-                                {.type = *type, .progress = [&](int64_t done, int64_t total) {
-                                   progress.show(done, total,
-                                                 format_size(done) + " of " + format_size(total));
-                                 }}));
+  const Interrupt interrupt;
+  const auto show = [&](int64_t done, int64_t total) -> Status {
+    if (interrupt.came()) return fail(ErrorCode::kCancelled, flags.out + ": interrupted");
+    progress.show(done, total, format_size(done) + " of " + format_size(total));
+    return {};
+  };
+  TRY_STATUS(model::export_gguf(*checkpoint, flags.out, {.type = *type, .progress = show}));
   progress.clear();
   // Not where the file itself may be going.
   std::fprintf(stderr, "%s: %s of tensors: %s\n", flags.out.c_str(),

@@ -63,6 +63,9 @@ struct RopeDivisors {
   }
 };
 
+// A matrix is minutes of work where it is a large embedding: progress is told so often.
+constexpr int64_t kRowsAtOnce = 1024;
+
 struct Planned {
   std::string name;  // the checkpoint's, empty: rope_freqs.weight
   Shape shape;
@@ -79,16 +82,12 @@ class Exporter {
     write_config();
     TRY_STATUS(write_tokenizer());
     TRY_STATUS(plan_tensors());
-    int64_t total = 0, done = 0;
+    total_ = done_ = 0;
     for (const Planned& planned : planned_) {
-      total += dtype_bytes(planned.type, planned.shape.elements());
+      total_ += dtype_bytes(planned.type, planned.shape.elements());
     }
-    return writer_.write(path, [&](size_t i, std::span<std::byte> bytes) -> Status {
-      TRY_STATUS(fill(planned_[i], bytes));
-      done += static_cast<int64_t>(bytes.size());
-      if (options_.progress) options_.progress(done, total);
-      return {};
-    });
+    return writer_.write(
+        path, [&](size_t i, std::span<std::byte> bytes) { return fill(planned_[i], bytes); });
   }
 
  private:
@@ -96,7 +95,8 @@ class Exporter {
   Status write_tokenizer();
   Status write_ends(int32_t behind);
   Status plan_tensors();
-  Status fill(const Planned& planned, std::span<std::byte> bytes) const;
+  Status fill(const Planned& planned, std::span<std::byte> bytes);
+  Status advance(int64_t bytes);
 
   const Checkpoint& checkpoint_;
   const ModelConfig& config_;
@@ -104,6 +104,7 @@ class Exporter {
   GgufWriter writer_;
   std::vector<float> divisors_;  // of rope_freqs.weight, or empty
   std::vector<Planned> planned_;
+  int64_t total_ = 0, done_ = 0;  // bytes
 };
 
 void Exporter::write_config() {
@@ -194,10 +195,10 @@ Status Exporter::plan_tensors() {
 }
 
 // Row by row: read as f32, moved to its place in the file's order, stored.
-Status Exporter::fill(const Planned& planned, std::span<std::byte> bytes) const {
+Status Exporter::fill(const Planned& planned, std::span<std::byte> bytes) {
   if (planned.name.empty()) {
     std::memcpy(bytes.data(), divisors_.data(), bytes.size());
-    return {};
+    return advance(std::ssize(bytes));
   }
   TRY(const TensorData tensor, checkpoint_.tensor(planned.name, planned.shape));
   const bool matrix = planned.shape.rank() == 2;
@@ -210,8 +211,14 @@ Status Exporter::fill(const Planned& planned, std::span<std::byte> bytes) const 
     widen_row(source, n, row.data());
     const int64_t to = planned.rotary_heads == 0 ? n : interleaved_row(n, config_.head_dim);
     narrow_row(planned.type, row.data(), cols, bytes.data() + to * row_bytes);
+    if ((n + 1) % kRowsAtOnce == 0) TRY_STATUS(advance(kRowsAtOnce * row_bytes));
   }
-  return {};
+  return advance(rows % kRowsAtOnce * row_bytes);
+}
+
+Status Exporter::advance(int64_t bytes) {
+  done_ += bytes;
+  return options_.progress ? options_.progress(done_, total_) : Status();
 }
 
 }  // namespace

@@ -15,7 +15,8 @@ namespace coppice::model {
 
 struct GgufExport {
   DType type = DType::kQ8_0;  // as can_narrow() allows; of each tensor: stored_type.h
-  std::function<void(int64_t done, int64_t total)> progress;  // bytes
+  // Bytes, many times a matrix. An error ends the export with it, and no file is written.
+  std::function<Status(int64_t done, int64_t total)> progress;
 };
 
 Status export_gguf(const Checkpoint& checkpoint, const std::string& path,

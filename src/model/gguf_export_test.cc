@@ -247,5 +247,31 @@ TEST(GgufExport, RefusesAndLeavesNothingBehind) {
   EXPECT_TRUE(std::filesystem::is_empty(dir.path()));
 }
 
+TEST(GgufExportProgress, AnErrorEndsTheExportAndLeavesNoFile) {
+  const TemporaryDirectory dir;
+  const auto from = *open_random("tiny");
+  int64_t calls = 0, last = 0, all = 0;
+  const auto count = [&](int64_t done, int64_t total) -> Status {
+    EXPECT_GE(done, last);
+    ++calls;
+    last = done;
+    all = total;
+    return {};
+  };
+  ASSERT_TRUE(export_gguf(*from, dir.path() + "/x", {.type = DType::kF32, .progress = count}));
+  EXPECT_EQ(last, all);
+  EXPECT_GT(calls, 5);
+  const auto give_up = [](int64_t done, int64_t) -> Status {
+    if (done < 1000) return {};
+    return fail(ErrorCode::kCancelled, "enough");
+  };
+  const Status status =
+      export_gguf(*from, dir.path() + "/y", {.type = DType::kF32, .progress = give_up});
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().message, "enough");
+  EXPECT_FALSE(std::filesystem::exists(dir.path() + "/y"));
+  EXPECT_FALSE(std::filesystem::exists(dir.path() + "/y.partial"));
+}
+
 }  // namespace
 }  // namespace coppice::model
