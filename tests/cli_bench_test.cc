@@ -29,6 +29,7 @@ TEST_F(Cli, BenchGemmMeasuresEveryTypeShapeAndRowCount) {
   const std::vector<json> lines = run.lines();
   EXPECT_EQ(lines.size(), 7u * 2 * 2);  // too small for copies that outgrow the cache
   std::map<std::string, double> peaks;
+  double of_bytes = 0;
   for (const json& line : lines) {
     const double n = line["n"], k = line["k"], rows = line["rows"], us = line["us"];
     EXPECT_NEAR(line["gflops"].get<double>() * us * 1e3, 2 * n * k * rows, 1) << line;
@@ -41,10 +42,14 @@ TEST_F(Cli, BenchGemmMeasuresEveryTypeShapeAndRowCount) {
     EXPECT_EQ(line["weights"], "hot");
     EXPECT_EQ(line["threads"], 1);
     EXPECT_EQ(line["rounds"], 1);
-    peaks[line["type"]] = line["peak_gflops"];
+    const double peak = line["peak_gflops"];
+    peaks[line["type"]] = peak;
+    if (line["type"].get<std::string>().front() != 'Q') continue;
+    // Quantised types share the ceiling of byte products, which is taken again and only rises.
+    EXPECT_GE(peak, of_bytes) << line;
+    of_bytes = peak;
   }
   ASSERT_EQ(peaks.size(), 7u);
-  EXPECT_EQ(peaks["Q4_0"], peaks["Q6_K"]);  // the ceiling of byte products
   EXPECT_NE(peaks["Q4_0"], peaks["f32"]);
 }
 
