@@ -28,16 +28,20 @@ class Samples {
     std::sort(sorted.begin(), sorted.end());
     return sorted[static_cast<size_t>(q * static_cast<double>(sorted.size() - 1) + 0.5)];
   }
-  double median() const { return quantile(0.5); }
+  // The sample in the middle, or the mean of the two there.
+  double median() const {
+    CHECK(!empty());
+    std::vector<double> sorted = values_;
+    std::sort(sorted.begin(), sorted.end());
+    return (sorted[(sorted.size() - 1) / 2] + sorted[sorted.size() / 2]) / 2;
+  }
 
   // key, key_p10, key_p90: nulls where there are no samples.
   void put(nlohmann::ordered_json& json, const std::string& key) const {
-    const auto value = [&](double q) {
-      return empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(quantile(q));
-    };
-    json[key] = value(0.5);
-    json[key + "_p10"] = value(0.1);
-    json[key + "_p90"] = value(0.9);
+    using Json = nlohmann::ordered_json;
+    json[key] = empty() ? Json() : Json(median());
+    json[key + "_p10"] = empty() ? Json() : Json(quantile(0.1));
+    json[key + "_p90"] = empty() ? Json() : Json(quantile(0.9));
   }
 
  private:

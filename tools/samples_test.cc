@@ -20,6 +20,17 @@ TEST(Samples, QuantilesAreSamples) {
   EXPECT_EQ(empty.dump(), R"({"us":null,"us_p10":null,"us_p90":null})");
 }
 
+TEST(Samples, TheMedianOfTwoIsNeither) {
+  Samples samples;
+  for (const double x : {1.0, 2.0}) samples.add(x);
+  EXPECT_EQ(samples.median(), 1.5);
+  for (const double x : {8.0, 9.0}) samples.add(x);
+  EXPECT_EQ(samples.median(), 5.0);
+  nlohmann::ordered_json json;
+  samples.put(json, "us");
+  EXPECT_EQ(json["us"], 5.0);
+}
+
 TEST(Samples, EffortIsAtLeastItsRoundsAndEnds) {
   int rounds = 0;
   spend({.rounds = 3, .seconds = 0}, [&] { ++rounds; });
