@@ -127,7 +127,7 @@ Expected<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options,
   std::shared_ptr<ops::OpProfile> profile;
   if (options.profile) {
     profile = std::make_shared<ops::OpProfile>();
-    backend = ops::profiled(std::move(backend), profile);
+    backend = ops::profiled(std::move(backend), engine::plain_weights(options), profile);
   }
   TRY(engine::Loaded loaded, engine::load(options, std::move(backend), progress));
   loaded.parts.profile = std::move(profile);

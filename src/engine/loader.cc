@@ -80,11 +80,15 @@ Expected<int64_t> kv_budget_of(const EngineOptions& options, int64_t available, 
 
 }  // namespace
 
+DType plain_weights(const EngineOptions& options) {
+  return options.dtype == WeightType::kF32 ? DType::kF32 : DType::kBF16;
+}
+
 Expected<std::unique_ptr<ops::Backend>> backend_for(const EngineOptions& options) {
   ops::BackendOptions chosen;
   chosen.threads = options.threads;
   chosen.isa = options.isa;
-  chosen.weights = options.dtype == WeightType::kF32 ? DType::kF32 : DType::kBF16;
+  chosen.weights = plain_weights(options);
   return ops::make_backend(options.backend, chosen);
 }
 

@@ -19,6 +19,8 @@ struct Loaded {
   EngineInfo info;
 };
 
+// What weights that are not quantised are computed in.
+DType plain_weights(const EngineOptions& options);
 Expected<std::unique_ptr<ops::Backend>> backend_for(const EngineOptions& options);
 // The backend is given, so that a test can wrap it.
 Expected<Loaded> load(const EngineOptions& options, std::unique_ptr<ops::Backend> backend,

@@ -5,6 +5,8 @@
 #include <unordered_map>
 #include <utility>
 
+#include "tensor/quant_block.h"
+
 namespace coppice::ops {
 
 double OpProfile::seconds() const {
@@ -71,8 +73,8 @@ Cost attention_cost(const TensorView& q, const AttentionParams& params, const At
 
 class ProfilingBackend : public Backend {
  public:
-  ProfilingBackend(std::unique_ptr<Backend> inner, std::shared_ptr<OpProfile> profile)
-      : inner_(std::move(inner)), profile_(std::move(profile)) {}
+  ProfilingBackend(std::unique_ptr<Backend> inner, DType plain, std::shared_ptr<OpProfile> profile)
+      : inner_(std::move(inner)), plain_(plain), profile_(std::move(profile)) {}
 
   std::string_view name() const override { return inner_->name(); }
   std::string describe() const override { return inner_->describe(); }
@@ -83,8 +85,8 @@ class ProfilingBackend : public Backend {
   Expected<std::unique_ptr<Weight>> load_weight(const TensorView& w) override {
     auto loaded = inner_->load_weight(w);
     if (loaded) {
-      products_[loaded->get()] =
-          &profile_->count("product", (*loaded)->rows(), (*loaded)->cols(), w.type());
+      products_[loaded->get()] = &profile_->count("product", (*loaded)->rows(), (*loaded)->cols(),
+                                                  is_quantised(w.type()) ? w.type() : plain_);
     }
     return loaded;
   }
@@ -119,16 +121,16 @@ class ProfilingBackend : public Backend {
   }
   void matmul(const TensorView& x, const Weight& w, const TensorView& bias,
               const TensorView& out) override {
-    timed(*products_.at(&w), product_cost(x, w, out), [&] { inner_->matmul(x, w, bias, out); });
+    timed(*products_.at(&w), product_cost(x, 1, w, out), [&] { inner_->matmul(x, w, bias, out); });
   }
-  // The time of products done together is dealt out by the bytes of their weights.
+  // The time of products done together, and x, are dealt out by the bytes of their weights.
   void matmul_each(const TensorView& x, std::span<const Product> products) override {
     const double seconds = seconds_of([&] { inner_->matmul_each(x, products); });
     double bytes = 0;
     for (const Product& p : products) bytes += static_cast<double>(p.weight.bytes());
     for (const Product& p : products) {
-      count(*products_.at(&p.weight), product_cost(x, p.weight, p.out),
-            seconds * static_cast<double>(p.weight.bytes()) / bytes);
+      const double share = static_cast<double>(p.weight.bytes()) / bytes;
+      count(*products_.at(&p.weight), product_cost(x, share, p.weight, p.out), seconds * share);
     }
   }
   void add(const TensorView& x, const TensorView& y) override {
@@ -177,9 +179,11 @@ class ProfilingBackend : public Backend {
   }
 
  private:
-  static Cost product_cost(const TensorView& x, const Weight& w, const TensorView& out) {
+  // share: of reading x, which products done together read once.
+  static Cost product_cost(const TensorView& x, double share, const Weight& w,
+                           const TensorView& out) {
     return {.flops = 2.0 * static_cast<double>(x.elements()) * static_cast<double>(w.rows()),
-            .bytes = static_cast<double>(w.bytes()) + bytes_of(x) + bytes_of(out)};
+            .bytes = static_cast<double>(w.bytes()) + share * bytes_of(x) + bytes_of(out)};
   }
   static double bytes_written(const AttentionPlan& plan, const KvArena& arena) {
     return static_cast<double>(arena.layout.page_bytes) / arena.layout.page_slots * plan.kv_heads *
@@ -206,6 +210,7 @@ class ProfilingBackend : public Backend {
   OpCount& plain(const char* name) { return profile_->count(name, 0, 0, std::nullopt); }
 
   std::unique_ptr<Backend> inner_;
+  DType plain_;
   std::shared_ptr<OpProfile> profile_;
   std::unordered_map<const Weight*, OpCount*> products_;
   OpCount& embedding_ = plain("embedding");
@@ -225,9 +230,9 @@ class ProfilingBackend : public Backend {
   int32_t window_ = 0;
 };
 
-std::unique_ptr<Backend> profiled(std::unique_ptr<Backend> inner,
+std::unique_ptr<Backend> profiled(std::unique_ptr<Backend> inner, DType plain,
                                   std::shared_ptr<OpProfile> profile) {
-  return std::make_unique<ProfilingBackend>(std::move(inner), std::move(profile));
+  return std::make_unique<ProfilingBackend>(std::move(inner), plain, std::move(profile));
 }
 
 }  // namespace coppice::ops

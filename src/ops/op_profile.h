@@ -21,7 +21,8 @@ struct OpCount {
   std::string name;
   // Of a product: the weight's shape [N, K]. Else 0.
   int64_t n = 0, k = 0;
-  // Of the weight, or of keys and values; none where nothing is multiplied.
+  // What is multiplied: quantised weights as they are, plain ones in their compute type, or keys
+  // and values; none where nothing is.
   std::optional<DType> type;
   int64_t calls = 0;
   double seconds = 0, flops = 0, bytes = 0, exps = 0;
@@ -41,7 +42,8 @@ class OpProfile {
   std::deque<OpCount> counts_;
 };
 
-std::unique_ptr<Backend> profiled(std::unique_ptr<Backend> inner,
+// plain: the compute type of plain weights that `inner` was made with.
+std::unique_ptr<Backend> profiled(std::unique_ptr<Backend> inner, DType plain,
                                   std::shared_ptr<OpProfile> profile);
 
 }  // namespace coppice::ops

@@ -23,7 +23,7 @@ class OpProfileTest : public testing::Test {
  protected:
   OpProfileTest() {
     auto inner = make_backend("ref", {.threads = 1, .weights = DType::kF32});
-    backend_ = profiled(std::move(*inner), profile_);
+    backend_ = profiled(std::move(*inner), DType::kF32, profile_);
   }
 
   std::shared_ptr<OpProfile> profile_ = std::make_shared<OpProfile>();
@@ -60,11 +60,40 @@ TEST_F(OpProfileTest, ProductsDoneTogetherCountAsEach) {
                               {*second, {}, {wide.data(), DType::kF32, {5, 8}}}};
   backend_->matmul_each({x.data(), DType::kF32, {5, 4}}, products);
   EXPECT_EQ(wide, std::vector<float>(40, 8.0f));
+  double bytes = 0;
   for (const OpCount& count : profile_->counts()) {
     if (count.name != "product") continue;
     EXPECT_EQ(count.calls, 1);
     EXPECT_EQ(count.flops, 2.0 * 5 * 4 * static_cast<double>(count.n));
     EXPECT_GT(count.seconds, 0.0);
+    bytes += count.bytes;
+  }
+  // What they all read is read once.
+  EXPECT_DOUBLE_EQ(
+      bytes, static_cast<double>(first->bytes() + second->bytes()) + 4.0 * (5 * 4 + 5 * 3 + 5 * 8));
+}
+
+// The ceiling is that of the arithmetic, whatever type the file has.
+TEST_F(OpProfileTest, PlainWeightsCountAsWhatTheyAreComputedIn) {
+  const std::vector<float> w(8 * 32);
+  const std::vector<bf16> narrow(w.size());
+  std::vector<std::byte> blocks(static_cast<size_t>(dtype_bytes(DType::kQ8_0, 8 * 32)));
+  for (const DType computed : {DType::kBF16, DType::kF32}) {
+    const auto profile = std::make_shared<OpProfile>();
+    auto inner = make_backend("ref", {.threads = 1, .weights = computed});
+    const auto backend = profiled(std::move(*inner), computed, profile);
+    const auto products = [&] {
+      std::vector<DType> types;
+      for (const OpCount& count : profile->counts()) {
+        if (count.name == "product") types.push_back(*count.type);
+      }
+      return types;
+    };
+    ASSERT_TRUE(backend->load_weight({w.data(), DType::kF32, {8, 32}}));
+    ASSERT_TRUE(backend->load_weight({narrow.data(), DType::kBF16, {8, 32}}));
+    EXPECT_EQ(products(), std::vector<DType>{computed});
+    ASSERT_TRUE(backend->load_weight({blocks.data(), DType::kQ8_0, {8, 32}}));
+    EXPECT_EQ(products(), (std::vector<DType>{computed, DType::kQ8_0}));
   }
 }
 
