@@ -123,7 +123,7 @@ void add_bench_paper(CLI::App& bench, std::function<int()>* run_command) {
   add_machine_flags(*app, flags->machine);
   add_effort_flags(*app, flags->paper.effort);
   add_whole(*app, "--every", flags->paper.every, Bounds<int32_t>{1, 4096},
-            "Figure 3: one step in so many is timed, for all until the next (default 16)");
+            "Figure 3: one step in so many is timed, for all of them (default 16)");
   add_whole(*app, "--scale", flags->paper.scale, Bounds<int32_t>{1, 256},
             "divide heads, widths and tokens by this, to try the command (default 1)");
   app->callback(

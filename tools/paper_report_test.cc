@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "paper_run.h"
 #include "svg_chart.h"
 
 namespace coppice::tools {
@@ -59,6 +60,24 @@ TEST(PaperReport, ThePageHoldsWhatWasMeasuredBesideThePaper) {
   }
   EXPECT_EQ(page.find("noisy"), std::string::npos);
   EXPECT_EQ(page.find("divided by"), std::string::npos);
+}
+
+// Every step of a stretch is stood for once, by one that is not shorter than theirs are on average.
+TEST(PaperRun, TimedStepsStandForAll) {
+  for (const auto& [begin, end] : {std::pair(0, 256), {256, 512}, {4, 8}, {8, 16}, {100, 256}}) {
+    for (const int32_t every : {1, 2, 4, 7, 16, 100, 4096}) {
+      int64_t stood_for = 0, sum = 0, weighted = 0;
+      for (int32_t step = begin; step < end; ++step) {
+        const int32_t steps = steps_stood_for(step, begin, end, every);
+        stood_for += steps;
+        sum += step;
+        weighted += int64_t{steps} * step;
+      }
+      EXPECT_EQ(stood_for, end - begin) << begin << " to " << end << ", every " << every;
+      EXPECT_GE(weighted, sum);
+      EXPECT_LE(2 * weighted, 2 * sum + end - begin);
+    }
+  }
 }
 
 TEST(PaperReport, WhatIsNoFullRunSaysSo) {

@@ -141,6 +141,12 @@ Expected<ordered_json> paper_table3_measured(Ceilings& ceilings, const PaperOpti
   return rows;
 }
 
+int32_t steps_stood_for(int32_t step, int32_t begin, int32_t end, int32_t every) {
+  const int32_t first = step - (step - begin) % every;
+  const int32_t count = std::min(every, end - first);
+  return step == first + count / 2 ? count : 0;
+}
+
 Expected<ordered_json> paper_figure3(const PaperOptions& options) {
   ordered_json rows = ordered_json::array();
   std::unique_ptr<DecodeCurve> curve;
@@ -165,12 +171,12 @@ Expected<ordered_json> paper_figure3(const PaperOptions& options) {
       two_phase = per_sequence = 0;
       copies.reset();
     }
+    const int32_t begin = step;
     for (const int32_t end = scaled(point.decoded, options); step < end; ++step) {
-      const bool timed = step % options.every == 0;
-      const DecodeCurve::StepTimes us = curve->step(timed);
-      if (!timed) continue;
-      // It stands for those up to the next timed one.
-      const double seconds = 1e-6 * std::min(options.every, end - step);
+      const int32_t steps = steps_stood_for(step, begin, end, options.every);
+      const DecodeCurve::StepTimes us = curve->step(steps > 0);
+      if (steps == 0) continue;
+      const double seconds = 1e-6 * steps;
       two_phase += us.two_phase * seconds;
       per_sequence += us.per_sequence * seconds;
       if (us.copies) copies = copies.value_or(0) + *us.copies * seconds;

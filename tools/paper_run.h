@@ -33,6 +33,10 @@ Expected<nlohmann::ordered_json> paper_table1(Ceilings& ceilings, const PaperOpt
 // chunk_us}}.
 Expected<nlohmann::ordered_json> paper_table3_measured(Ceilings& ceilings,
                                                        const PaperOptions& options);
+// How many of the steps [begin, end) the time of `step` stands for: one in `every` is timed, in the
+// middle of those it stands for; 0: not this one.
+int32_t steps_stood_for(int32_t step, int32_t begin, int32_t end, int32_t every);
+
 // One row per (n_s, n_c): tokens per second of 32 sequences, {two_phase, per_sequence, copies,
 // paper_paged, paper_chunk}.
 Expected<nlohmann::ordered_json> paper_figure3(const PaperOptions& options);
