@@ -192,6 +192,33 @@ TEST_F(Cli, BenchAttentionPresetsEndWithGeometricMeans) {
   EXPECT_GT(summary["best_shared_pages_ratio"], 0.0);
 }
 
+// Levels that do not divide one another: every level has the nodes it says, each with one parent.
+TEST_F(Cli, BenchAttentionTreesHaveTheNodesTheySay) {
+  for (const auto& [tree, tokens] : {std::pair("2,3,6/16,4096,16", 2 * 16 + 3 * 4096 + 6 * 16),
+                                     {"3,5,7/32,64,16", 3 * 32 + 5 * 64 + 7 * 16}}) {
+    const Outcome run =
+        coppice(std::string("bench attention --heads 1 --kv-heads 1 --head-dim 16 --json --tree ") +
+                tree + kQuick);
+    ASSERT_EQ(run.code, 0) << tree << ": " << run.err;
+    const json line = run.lines().at(0);
+    EXPECT_EQ(line["bytes"], tokens * 16 * 2 * 2) << tree;
+    EXPECT_LT(line["rel_err"], 1e-5);
+    EXPECT_TRUE(line["bit_equal"]);
+  }
+}
+
+// What int8 pages cost is in rel_err: the keys and values that were given, not the bytes they
+// became.
+TEST_F(Cli, BenchAttentionHoldsInt8AgainstWhatWasGiven) {
+  const Outcome run = coppice(
+      std::string("bench attention --heads 4 --kv-heads 2 --head-dim 64 --batch 4 --shared 300 "
+                  "--private 40 --kv-type int8 --json") +
+      kQuick);
+  ASSERT_EQ(run.code, 0) << run.err;
+  EXPECT_GT(run.lines().at(0)["rel_err"], 1e-3);
+  EXPECT_LE(run.lines().at(0)["rel_err"], 2e-2);
+}
+
 TEST_F(Cli, BenchAttentionTakesRaggedSequences) {
   const Outcome run = coppice(
       std::string("bench attention --preset ragged --heads 2 --kv-heads 1 --head-dim 16") + kQuick);
@@ -260,6 +287,10 @@ TEST_F(Cli, BenchCommandsSayWhatTheyTake) {
       {"attention --preset x", "--preset is \"x\"; it takes reference, paper-table3, trees or"},
       {"attention --preset trees --batch 3", "--preset accepts no --batch"},
       {"attention --preset ''", "--preset: is empty"},
+      {"attention --tree 2147483647,2147483647/2147483647,2147483647",
+       "--tree accepts total nodes"},
+      {"attention --tree 16777216,16777216/16777216,16777216",
+       "these are 33554432 and 562949953421"},
       {"paper --scale 0", "--scale is 0; it takes 1 to 256"},
       {"paper --out ''", "--out: is empty"},
   };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <random>
 #include <string>
 
@@ -24,6 +25,18 @@ size_t data_row(kv::TokenId token, int32_t layer, bool value) {
   uint64_t x = static_cast<uint64_t>(token) * 2 + (value ? 1 : 0);
   x = (x + static_cast<uint64_t>(layer) * 0x10001) * 0x9e3779b97f4a7c15u;
   return static_cast<size_t>((x >> 32) % kDataRows);
+}
+
+int32_t layers_for(const AttentionShape& shape) {
+  const int64_t unique = shape.unique_tokens() * shape.bytes_per_token();
+  const int64_t layers = (kColdBytes + unique - 1) / unique;
+  return static_cast<int32_t>(std::clamp<int64_t>(layers, 1, kMaxLayers));
+}
+
+Status fits(const char* what, int64_t bytes, int64_t available) {
+  if (bytes <= available) return {};
+  return fail(ErrorCode::kTooLarge, std::string(what) + " of this case need " + format_size(bytes) +
+                                        "; " + format_size(available) + " are available");
 }
 
 }  // namespace
@@ -70,14 +83,13 @@ int64_t AttentionShape::bytes_per_token() const {
 
 Expected<std::unique_ptr<AttentionCase>> AttentionCase::create(const AttentionShape& shape,
                                                                const ops::BackendOptions& options) {
+  const int64_t each = shape.bytes_per_token() * layers_for(shape);
+  TRY_STATUS(fits("keys and values", shape.unique_tokens() * each, available_memory()));
+  // Queries, outputs and the outputs that the ways are compared with.
+  const int64_t row_bytes = int64_t{shape.heads} * shape.head_dim * int64_t{sizeof(float)};
+  TRY_STATUS(fits("queries", 3 * shape.sequences() * row_bytes, available_memory()));
   TRY(auto backend, ops::make_backend("cpu", options));
   std::unique_ptr<AttentionCase> made(new AttentionCase(shape, std::move(backend)));
-  const int64_t each = shape.bytes_per_token() * made->layers_;
-  if (shape.unique_tokens() * each > available_memory()) {
-    return fail(ErrorCode::kTooLarge, "keys and values of this case need " +
-                                          format_size(shape.unique_tokens() * each) + "; " +
-                                          format_size(available_memory()) + " are available");
-  }
   TRY_STATUS(made->build(true, made->shared_));
   if (shape.all_tokens() * each < available_memory() / 2) {
     TRY_STATUS(made->build(false, made->unshared_));
@@ -86,10 +98,7 @@ Expected<std::unique_ptr<AttentionCase>> AttentionCase::create(const AttentionSh
 }
 
 AttentionCase::AttentionCase(const AttentionShape& shape, std::unique_ptr<ops::Backend> backend)
-    : shape_(shape), backend_(std::move(backend)) {
-  const int64_t unique = shape.unique_tokens() * shape.bytes_per_token();
-  layers_ =
-      static_cast<int32_t>(std::clamp<int64_t>((kColdBytes + unique - 1) / unique, 1, kMaxLayers));
+    : shape_(shape), backend_(std::move(backend)), layers_(layers_for(shape)) {
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
   rows_.resize(static_cast<size_t>(kDataRows) *
@@ -112,12 +121,16 @@ std::vector<kv::TokenId> AttentionCase::tokens_of(int32_t sequence) const {
     add_node(static_cast<int32_t>(shape_.prefixes.size()) + sequence, own.own);
     return tokens;
   }
+  // From the leaf upward: a level's nodes are dealt out evenly below those of the level above.
+  std::vector<int32_t> path(shape_.nodes.size(), sequence);
+  for (size_t level = path.size() - 1; level > 0; --level) {
+    path[level - 1] =
+        static_cast<int32_t>(int64_t{path[level]} * shape_.nodes[level - 1] / shape_.nodes[level]);
+  }
   int32_t first_node = 0;
-  for (size_t level = 0; level < shape_.nodes.size(); ++level) {
-    const int32_t nodes = shape_.nodes[level];
-    const auto node = static_cast<int32_t>(int64_t{sequence} * nodes / shape_.sequences());
-    add_node(first_node + node, shape_.tokens[level]);
-    first_node += nodes;
+  for (size_t level = 0; level < path.size(); ++level) {
+    add_node(first_node + path[level], shape_.tokens[level]);
+    first_node += shape_.nodes[level];
   }
   return tokens;
 }
@@ -141,7 +154,9 @@ Status AttentionCase::build(bool shared, std::unique_ptr<Pages>& out) {
     ids.push_back(pages->cache->open(shared ? "shared" : std::to_string(s), tokens_of(s)));
   }
   TRY_STATUS(fill(*pages->cache, ids));
-  pages->two_phase = pages->cache->plan(kv::Partition::kTwoPhase).plan;
+  const kv::Step& step = pages->cache->plan(kv::Partition::kTwoPhase);
+  pages->two_phase = step.plan;
+  sequences_of_rows(step, ids, *pages);
   pages->per_sequence = pages->cache->plan(kv::Partition::kPerSequence).plan;
   for (const ops::Segment& segment : pages->per_sequence.segments) {
     ops::AttentionPlan& alone = pages->alone.emplace_back();
@@ -156,6 +171,16 @@ Status AttentionCase::build(bool shared, std::unique_ptr<Pages>& out) {
   }
   out = std::move(pages);
   return {};
+}
+
+void AttentionCase::sequences_of_rows(const kv::Step& step, const std::vector<kv::SequenceId>& ids,
+                                      Pages& pages) const {
+  std::map<kv::SequenceId, int32_t> sequences;
+  for (const kv::SequenceId id : ids) sequences.emplace(id, sequences.size());
+  CHECK(step.slices.size() == ids.size() && step.plan.rows == shape_.sequences());
+  for (const kv::Slice& slice : step.slices) {
+    pages.sequence_of.push_back(sequences.at(slice.sequence));
+  }
 }
 
 // Prefills all but each sequence's last token, then plans and writes that one for all.
@@ -240,27 +265,26 @@ int64_t AttentionCase::unique_kv_bytes() const {
   return shared_->cache->stats().bytes_held / layers_;
 }
 
-// Attention of one row's query heads [G, D] of a KV head, from the pages.
-std::vector<double> AttentionCase::reference(int32_t row, int32_t kv_head, const Pages& pages) {
-  const ops::AttentionPlan& plan = pages.alone[static_cast<size_t>(row)];
-  const ops::KvArena& arena = pages.cache->arena();
+// Attention of one row's query heads [G, D] of a KV head, from the tokens of its sequence.
+std::vector<double> AttentionCase::reference(int32_t row, int32_t kv_head) const {
   const int32_t group = shape_.heads / shape_.kv_heads, dim = shape_.head_dim;
-  const int32_t slots = arena.layout.page_slots, list = layer_ * shape_.kv_heads + kv_head;
-  std::vector<float> k, v, page_k(static_cast<size_t>(slots * dim)), page_v = page_k;
-  for (const ops::KvPart& part : plan.parts) {
-    for (int32_t i = 0; i < part.count; i += slots) {
-      const int32_t held = std::min(slots, part.count - i);
-      const Shape shape{held, dim};
-      backend_->read_page(arena, part.list_pages(list)[i / slots], held,
-                          {page_k.data(), DType::kF32, shape}, {page_v.data(), DType::kF32, shape});
-      k.insert(k.end(), page_k.begin(), page_k.begin() + held * dim);
-      v.insert(v.end(), page_v.begin(), page_v.begin() + held * dim);
+  const auto width = static_cast<size_t>(shape_.kv_heads * dim);
+  const auto first = static_cast<size_t>(kv_head * dim);
+  std::vector<float> k, v;
+  const auto add = [&](std::vector<float>& to, kv::TokenId token, bool value) {
+    const float* from = &rows_[data_row(token, layer_, value) * width + first];
+    for (int32_t d = 0; d < dim; ++d) {
+      to.push_back(shape_.kv_type == DType::kBF16 ? to_float(to_bf16(from[d])) : from[d]);
     }
+  };
+  for (const kv::TokenId token : tokens_of(shared_->sequence_of[static_cast<size_t>(row)])) {
+    add(k, token, false);
+    add(v, token, true);
   }
   std::vector<double> out;
   std::vector<double> weights(k.size() / static_cast<size_t>(dim));
   for (int32_t g = 0; g < group; ++g) {
-    const float* q = &q_[static_cast<size_t>((row * shape_.heads + kv_head * group + g) * dim)];
+    const float* q = &q_[query_at(row, kv_head * group + g)];
     for (size_t i = 0; i < weights.size(); ++i) {
       double dot = 0;
       for (int32_t d = 0; d < dim; ++d) {
@@ -295,9 +319,8 @@ double AttentionCase::relative_error() {
   for (int32_t i = 0; i < rows; ++i) {
     const auto row = static_cast<int32_t>(int64_t{i} * shape_.sequences() / rows);
     for (int32_t head = 0; head < shape_.kv_heads; ++head) {
-      const std::vector<double> want = reference(row, head, *shared_);
-      const float* got =
-          &out_[static_cast<size_t>((row * shape_.heads + head * group) * shape_.head_dim)];
+      const std::vector<double> want = reference(row, head);
+      const float* got = &out_[query_at(row, head * group)];
       for (size_t d = 0; d < want.size(); ++d) {
         error += (double{got[d]} - want[d]) * (double{got[d]} - want[d]);
         norm += want[d] * want[d];

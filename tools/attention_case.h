@@ -63,7 +63,8 @@ class AttentionCase {
   std::vector<PlanCost> segment_costs() const;
   int64_t unique_kv_bytes() const;
   int32_t layers() const { return layers_; }
-  // ||out - ref|| / ||ref|| of all ways over a sample of heads, against float64.
+  // ||out - ref|| / ||ref|| of two-phase over a sample of rows, against float64 over the keys and
+  // values as they were given: rounded to bf16 for bf16 pages, not yet to bytes for int8 ones.
   double relative_error();
   // Whether all ways give the same bits.
   bool ways_agree();
@@ -73,6 +74,7 @@ class AttentionCase {
     std::unique_ptr<kv::KvCache> cache;
     ops::AttentionPlan two_phase, per_sequence;
     std::vector<ops::AttentionPlan> alone;  // per row: the per-sequence plan of that row only
+    std::vector<int32_t> sequence_of;       // [rows]
   };
 
   AttentionCase(const AttentionShape& shape, std::unique_ptr<ops::Backend> backend);
@@ -81,7 +83,13 @@ class AttentionCase {
   void write(const kv::Step& step, const ops::KvArena& arena);
   void attend(const ops::AttentionPlan& plan, const Pages& pages);
   std::vector<kv::TokenId> tokens_of(int32_t sequence) const;
-  std::vector<double> reference(int32_t row, int32_t kv_head, const Pages& pages);
+  void sequences_of_rows(const kv::Step& step, const std::vector<kv::SequenceId>& ids,
+                         Pages& pages) const;
+  std::vector<double> reference(int32_t row, int32_t kv_head) const;
+  // Where a row's query head begins in q and out.
+  size_t query_at(int32_t row, int32_t head) const {
+    return static_cast<size_t>((int64_t{row} * shape_.heads + head) * shape_.head_dim);
+  }
   ops::AttentionParams next_params();
 
   AttentionShape shape_;

@@ -20,13 +20,15 @@ Error bad_flag(const std::string& flag, const std::string& accepts) {
   return {ErrorCode::kInvalidArgument, flag + " accepts " + accepts};
 }
 
-// "1,4,64" to numbers from 1 up; empty when it is not that.
+// "1,4,64" to numbers from 1 up, none so large that a product of two is no longer one; empty when
+// it is not that.
 std::vector<int32_t> numbers(std::string_view text) {
   std::vector<int32_t> out;
   for (const std::string& item : split_list(text)) {
     const char* last = item.data() + item.size();
     const auto [end, error] = std::from_chars(item.data(), last, out.emplace_back());
-    if (error != std::errc() || end != last || out.back() < 1) return {};
+    if (error != std::errc() || end != last || out.back() < 1 || out.back() > kMostTokens)
+      return {};
   }
   return out;
 }
