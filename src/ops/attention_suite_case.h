@@ -31,6 +31,7 @@ class Case {
   Case(Subject& subject, const Shape3& shape, Data data, uint32_t seed, int32_t pages = 1200);
 
   Forest& forest() { return *forest_; }
+  DType type() const { return shape_.type; }
   std::mt19937& random() { return random_; }
   int32_t uniform(int32_t low, int32_t high) {
     return std::uniform_int_distribution<int32_t>(low, high)(random_);
