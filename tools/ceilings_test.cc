@@ -1,0 +1,19 @@
+#include "ceilings.h"
+
+#include <gtest/gtest.h>
+
+namespace coppice::tools {
+namespace {
+
+// All quantised weights are multiplied as bytes: one ceiling holds for all of them.
+TEST(Ceilings, QuantisedTypesShareThatOfByteProducts) {
+  const Ceilings ceilings{.f32_gflops = 1, .bf16_gflops = 2, .int8_gops = 3};
+  for (const DType type : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K}) {
+    EXPECT_EQ(ceilings.peak_gflops(type), 3) << dtype_name(type);
+  }
+  EXPECT_EQ(ceilings.peak_gflops(DType::kF32), 1);
+  EXPECT_EQ(ceilings.peak_gflops(DType::kBF16), 2);
+}
+
+}  // namespace
+}  // namespace coppice::tools
