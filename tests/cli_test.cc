@@ -231,6 +231,22 @@ TEST_F(Cli, QuantizeSaysWhatItTakes) {
   EXPECT_NE(run.err.find("--random-weights"), std::string::npos) << run.err;
 }
 
+TEST_F(Cli, QuantizeLeavesTheModelAlone) {
+  const auto model = dir_ / "model";
+  std::filesystem::copy(COPPICE_TEST_DATA "/models/llama", model);
+  const std::string weights = (model / "model.safetensors").string();
+  const auto size = std::filesystem::file_size(weights);
+  const Outcome run = coppice("quantize " + model.string() + " --out " + weights);
+  EXPECT_EQ(run.code, 2);
+  EXPECT_NE(run.err.find("a file of the model itself"), std::string::npos) << run.err;
+  EXPECT_EQ(std::filesystem::file_size(weights), size);
+  const std::string beside = (model / "again.gguf").string();
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(coppice("quantize " + model.string() + " --out " + beside).code, 0);
+  }
+  EXPECT_EQ(coppice("quantize " + beside + " --out " + beside).code, 2);
+}
+
 TEST_F(Cli, QuantizeWritesThroughALink) {
   const auto target = dir_ / "target.gguf", link = dir_ / "link.gguf";
   std::ofstream(target) << "old";

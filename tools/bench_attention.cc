@@ -82,6 +82,7 @@ class Summary {
     summary["ideal_fraction"] = mean(ideal_);
     summary["best_shared_pages_ratio"] = mean(shared_);
     summary["unshared_ratio"] = mean(unshared_);
+    summary["unshared_cases"] = unshared_.size();  // copies of the others do not fit the memory
     return {{"summary", std::move(summary)}};
   }
 
@@ -122,9 +123,10 @@ void print_summary(const ordered_json& line) {
   };
   print_text_line(
       "geometric means of %d cases: floor fraction %s, ideal fraction %s; best way over shared "
-      "pages %sx and private copies %sx two-phase's time",
+      "pages %sx and private copies (%d cases that fit the memory) %sx two-phase's time",
       s["cases"].get<int>(), number("floor_fraction").c_str(), number("ideal_fraction").c_str(),
-      number("best_shared_pages_ratio").c_str(), number("unshared_ratio").c_str());
+      number("best_shared_pages_ratio").c_str(), s["unshared_cases"].get<int>(),
+      number("unshared_ratio").c_str());
 }
 
 Status run(const Flags& flags) {

@@ -138,6 +138,7 @@ Status fits(const EngineBench& bench, const Shape& shape) {
 Status run(const Flags& flags) {
   TRY(EngineOptions options, options_of(flags.model));
   const int32_t most = *std::max_element(flags.npl.begin(), flags.npl.end());
+  // A batch of --npl sequences is live at once, or it is another measurement.
   options.max_live = std::max(options.max_live, most);
   options.max_rows = std::max(options.max_rows, most + 1);
   TRY(const auto bench, EngineBench::open(options));

@@ -11,6 +11,7 @@
 #include "bench_flags.h"
 #include "coppice/options.h"
 #include "exit_code.h"
+#include "interrupt.h"
 #include "paper_report.h"
 #include "paper_run.h"
 #include "progress.h"
@@ -88,7 +89,12 @@ Status run(const Flags& flags) {
   options.isa = flags.machine.isa;
   int64_t done = 0;
   constexpr int64_t kParts = 5 + 12 + 10;  // of Table 1, Table 3 and Figure 3
-  options.progress = [&](const std::string& what) { progress.show(done++, kParts, what); };
+  const Interrupt interrupt;
+  options.progress = [&](const std::string& what) -> Status {
+    if (interrupt.came()) return fail(ErrorCode::kCancelled, "interrupted; nothing is written");
+    progress.show(done++, kParts, what);
+    return {};
+  };
   ordered_json report{{"date", today()},
                       {"machine", processor_name() + ", " + std::to_string(threads) + " threads, " +
                                       std::string(ops::cpu::isa_name(isa)) + ", last-level cache " +

@@ -92,14 +92,14 @@ ordered_json layer_row(int32_t batch, const char* part, const Counts& counts, do
 Expected<ordered_json> paper_table1(Ceilings& ceilings, const PaperOptions& options) {
   const int32_t h = scaled(kHidden, options), inner = scaled(kInner, options);
   const int32_t heads = scaled(kHeads, options), context = scaled(kContext, options);
-  options.progress("Table 1, QKV projections");
+  TRY_STATUS(options.progress("Table 1, QKV projections"));
   TRY(const auto qkv, product_us(3 * h, h, options));
-  options.progress("Table 1, MLP");
+  TRY_STATUS(options.progress("Table 1, MLP"));
   TRY(const auto up, product_us(inner, h, options));
   TRY(const auto down, product_us(h, inner, options));
   ordered_json rows = ordered_json::array();
   for (const PaperLayer& row : kTable1) {
-    options.progress("Table 1, attention of " + std::to_string(row.batch));
+    TRY_STATUS(options.progress("Table 1, attention of " + std::to_string(row.batch)));
     const int32_t b = row.batch;
     AttentionSpec spec{.heads = heads, .kv_heads = heads, .head_dim = kHeadDim};
     spec.batch = b;
@@ -123,7 +123,7 @@ Expected<ordered_json> paper_table3_measured(Ceilings& ceilings, const PaperOpti
   const std::vector<PaperLatency> printed = paper_table3();
   for (size_t i = 0; i < preset.size(); ++i) {
     const PaperLatency& paper = printed[i];
-    options.progress("Table 3, " + preset[i].name);
+    TRY_STATUS(options.progress("Table 3, " + preset[i].name));
     AttentionSpec spec = preset[i].spec;
     spec.heads = spec.kv_heads = scaled(spec.heads, options);
     spec.shared /= options.scale;
@@ -154,8 +154,8 @@ Expected<ordered_json> paper_figure3(const PaperOptions& options) {
   double two_phase = 0, per_sequence = 0;  // seconds since the prompt
   std::optional<double> copies;
   for (const PaperRate& point : kFigure3) {
-    options.progress("Figure 3, n_s " + std::to_string(point.shared) + ", n_c " +
-                     std::to_string(point.decoded));
+    TRY_STATUS(options.progress("Figure 3, n_s " + std::to_string(point.shared) + ", n_c " +
+                                std::to_string(point.decoded)));
     if (point.shared != shared) {
       shared = point.shared;
       const PaperRate& last = *std::find_if(std::rbegin(kFigure3), std::rend(kFigure3),

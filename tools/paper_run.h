@@ -1,9 +1,8 @@
 // What:    the shapes of ChunkAttention's Table 1, Table 3 and Figure 3 (arXiv 2402.15220),
-// measured
-//          on this machine beside what the paper printed for an A100.
+//          measured on this machine beside what the paper printed for an A100.
 // Owns:    nothing.
 // Threads: one; the backend's workers below.
-// Fails:   as AttentionCase, GemmCase and DecodeCurve.
+// Fails:   as AttentionCase, GemmCase and DecodeCurve; what `progress` says.
 #pragma once
 
 #include <functional>
@@ -12,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "ceilings.h"
+#include "coppice/error.h"
 #include "samples.h"
 
 namespace coppice::tools {
@@ -22,8 +22,10 @@ struct PaperOptions {
   Effort effort;
   int32_t every = 16;  // Figure 3: one step in so many is timed
   int32_t scale = 1;   // heads, widths and tokens are divided by it, to try the command
-  // What is being measured now.
-  std::function<void(const std::string& what)> progress = [](const std::string&) {};
+  // What is being measured now; an error ends the run with it.
+  std::function<Status(const std::string& what)> progress = [](const std::string&) {
+    return Status();
+  };
 };
 
 // One row per batch and part: {batch, part: "qkv" | "attention" | "mlp", mflop, mb, us, gflops,

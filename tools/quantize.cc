@@ -3,18 +3,18 @@
 #include <cctype>
 #include <cstdio>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <string>
 #include <system_error>
 
+#include "arguments.h"
 #include "coppice/options.h"
 #include "exit_code.h"
 #include "interrupt.h"
 #include "model/checkpoint.h"
 #include "model/gguf_export.h"
-#include "model/stored_type.h"
 #include "model_flags.h"
+#include "ops/cpu/thread_pool.h"
 #include "progress.h"
 #include "tensor/narrow.h"
 
@@ -23,33 +23,28 @@ namespace {
 
 struct Flags {
   std::string model, random_weights, type = "q8_0", out;
+  int32_t threads = 0;
 };
 
 // What the file will hold, by type: "7 q4_k, 1 q8_0, 9 f32".
-struct Contents {
-  std::map<DType, int> tensors;
-  int64_t bytes = 0;
-
-  std::string text() const {
-    std::string out;
-    for (const auto& [type, count] : tensors) {
-      out +=
-          (out.empty() ? "" : ", ") + std::to_string(count) + " " + std::string(dtype_name(type));
-    }
-    return out;
+std::string text_of(const model::GgufContents& contents) {
+  std::string out;
+  for (const auto& [type, count] : contents.tensors) {
+    out += (out.empty() ? "" : ", ") + std::to_string(count) + " " + std::string(dtype_name(type));
   }
-};
+  return out;
+}
 
-Expected<Contents> contents_of(const model::Checkpoint& checkpoint, DType type) {
-  Contents contents;
-  for (const std::string& name : checkpoint.names()) {
-    if (checkpoint.config().tie_word_embeddings && name == "lm_head.weight") continue;
-    TRY(const Shape shape, checkpoint.shape(name));
-    const DType stored = model::stored_type(type, name, shape);
-    ++contents.tensors[stored];
-    contents.bytes += dtype_bytes(stored, shape.elements());
-  }
-  return contents;
+// Whether writing `out` would replace the model or a file of its directory (where a GGUF file is
+// none of the model's).
+bool is_of_model(const std::string& out, const std::string& model) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  if (!fs::exists(out, ignored)) return false;
+  const fs::path folder = fs::path(out).parent_path();
+  return fs::equivalent(out, model, ignored) ||
+         (fs::path(out).extension() != ".gguf" &&
+          fs::equivalent(folder.empty() ? fs::path(".") : folder, model, ignored));
 }
 
 // Before minutes of work are written to a disk that they do not fit.
@@ -80,12 +75,12 @@ Status quantize(const Flags& flags) {
   if (!flags.random_weights.empty()) {
     TRY(from, random_model(flags.random_weights));
   }
-  std::error_code ignored;
-  if (std::filesystem::equivalent(from, flags.out, ignored)) {
-    return fail(ErrorCode::kInvalidArgument, "--out is the model itself; name another file");
+  if (is_of_model(flags.out, from)) {
+    return fail(ErrorCode::kInvalidArgument,
+                "--out is " + flags.out + ", a file of the model itself; it takes another name");
   }
   TRY(const auto checkpoint, model::Checkpoint::open(from));
-  TRY(const Contents contents, contents_of(*checkpoint, *type));
+  TRY(const model::GgufContents contents, model::gguf_contents(*checkpoint, *type));
   TRY_STATUS(check_space(flags.out, contents.bytes));
   ProgressLine progress("quantizing");
   const Interrupt interrupt;
@@ -94,11 +89,13 @@ Status quantize(const Flags& flags) {
     progress.show(done, total, format_size(done) + " of " + format_size(total));
     return {};
   };
-  TRY_STATUS(model::export_gguf(*checkpoint, flags.out, {.type = *type, .progress = show}));
+  const int threads = flags.threads == 0 ? ops::cpu::physical_cores() : flags.threads;
+  TRY_STATUS(model::export_gguf(*checkpoint, flags.out,
+                                {.type = *type, .threads = threads, .progress = show}));
   progress.clear();
   // Not where the file itself may be going.
   std::fprintf(stderr, "%s: %s of tensors: %s\n", flags.out.c_str(),
-               format_size(contents.bytes).c_str(), contents.text().c_str());
+               format_size(contents.bytes).c_str(), text_of(contents).c_str());
   return {};
 }
 
@@ -123,7 +120,12 @@ void add_quantize(CLI::App& app, std::function<int()>* run) {
           "the 4-bit types are Q8_0; rows that are no whole blocks of 256 make a Q4_K "
           "matrix Q8_0, rows that are none of 32 any matrix BF16. The summary counts them")
       ->type_name("TYPE");
-  command->add_option("--out", flags->out, "the file to write")->type_name("FILE")->required();
+  command->add_option("--out", flags->out, "the file to write")
+      ->type_name("FILE")
+      ->required()
+      ->check(not_empty());
+  add_whole(*command, "-t,--threads", flags->threads, Bounds<int32_t>{0, kMostThreads},
+            kThreadsHelp);
   command->callback([flags, run] {
     if (flags->model.empty() && flags->random_weights.empty()) {
       throw CLI::ValidationError("quantize takes a model or --random-weights SHAPE");

@@ -11,6 +11,7 @@
 #include "model/gguf_writer.h"
 #include "model/rope_scaling.h"
 #include "model/stored_type.h"
+#include "ops/cpu/thread_pool.h"
 #include "tensor/narrow.h"
 #include "tensor/widen.h"
 
@@ -76,16 +77,27 @@ struct Planned {
 class Exporter {
  public:
   Exporter(const Checkpoint& checkpoint, const GgufExport& options)
-      : checkpoint_(checkpoint), config_(checkpoint.config()), options_(options) {}
+      : checkpoint_(checkpoint),
+        config_(checkpoint.config()),
+        options_(options),
+        pool_(options.threads) {}
+
+  Expected<GgufContents> contents() {
+    write_config();
+    TRY_STATUS(plan_tensors());
+    GgufContents contents;
+    for (const Planned& planned : planned_) {
+      ++contents.tensors[planned.type];
+      contents.bytes += dtype_bytes(planned.type, planned.shape.elements());
+    }
+    return contents;
+  }
 
   Status write(const std::string& path) {
-    write_config();
+    TRY(const GgufContents planned, contents());
     TRY_STATUS(write_tokenizer());
-    TRY_STATUS(plan_tensors());
-    total_ = done_ = 0;
-    for (const Planned& planned : planned_) {
-      total_ += dtype_bytes(planned.type, planned.shape.elements());
-    }
+    total_ = planned.bytes;
+    done_ = 0;
     return writer_.write(
         path, [&](size_t i, std::span<std::byte> bytes) { return fill(planned_[i], bytes); });
   }
@@ -101,6 +113,7 @@ class Exporter {
   const Checkpoint& checkpoint_;
   const ModelConfig& config_;
   const GgufExport& options_;
+  ops::cpu::ThreadPool pool_;
   GgufWriter writer_;
   std::vector<float> divisors_;  // of rope_freqs.weight, or empty
   std::vector<Planned> planned_;
@@ -206,14 +219,19 @@ Status Exporter::fill(const Planned& planned, std::span<std::byte> bytes) {
   const int64_t rows = planned.shape[0], cols = matrix ? planned.shape[1] : 1;
   const TensorView source = matrix ? tensor.view : tensor.view.reshaped({rows, 1});
   const int64_t row_bytes = dtype_bytes(planned.type, cols);
-  std::vector<float> row(static_cast<size_t>(cols));
-  for (int64_t n = 0; n < rows; ++n) {
-    widen_row(source, n, row.data());
-    const int64_t to = planned.rotary_heads == 0 ? n : interleaved_row(n, config_.head_dim);
-    narrow_row(planned.type, row.data(), cols, bytes.data() + to * row_bytes);
-    if ((n + 1) % kRowsAtOnce == 0) TRY_STATUS(advance(kRowsAtOnce * row_bytes));
+  std::vector<float> values(static_cast<size_t>(options_.threads * cols));
+  for (int64_t first = 0; first < rows; first += kRowsAtOnce) {
+    const int64_t count = std::min(kRowsAtOnce, rows - first);
+    pool_.parallel_for(static_cast<int32_t>(count), [&](int32_t item, int32_t thread) {
+      const int64_t n = first + item;
+      float* row = values.data() + thread * cols;
+      widen_row(source, n, row);
+      const int64_t to = planned.rotary_heads == 0 ? n : interleaved_row(n, config_.head_dim);
+      narrow_row(planned.type, row, cols, bytes.data() + to * row_bytes);
+    });
+    TRY_STATUS(advance(count * row_bytes));
   }
-  return advance(rows % kRowsAtOnce * row_bytes);
+  return {};
 }
 
 Status Exporter::advance(int64_t bytes) {
@@ -222,6 +240,11 @@ Status Exporter::advance(int64_t bytes) {
 }
 
 }  // namespace
+
+Expected<GgufContents> gguf_contents(const Checkpoint& checkpoint, DType type) {
+  const GgufExport options{.type = type, .threads = 1, .progress = {}};
+  return Exporter(checkpoint, options).contents();
+}
 
 Status export_gguf(const Checkpoint& checkpoint, const std::string& path,
                    const GgufExport& options) {

@@ -10,6 +10,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/file.h"
 #include "model/random_checkpoint.h"
 #include "model/test_config.h"
 #include "model/test_files.h"
@@ -39,7 +40,7 @@ double relative_error(const std::vector<float>& want, const std::vector<float>& 
 }
 
 std::unique_ptr<Checkpoint> exported(const Checkpoint& from, const std::string& path, DType type) {
-  const Status status = export_gguf(from, path, {.type = type, .progress = {}});
+  const Status status = export_gguf(from, path, {.type = type, .threads = 2, .progress = {}});
   EXPECT_TRUE(status) << status.error().message;
   auto read = Checkpoint::open(path);
   EXPECT_TRUE(read) << read.error().message;
@@ -234,11 +235,28 @@ TEST(GgufExport, WhatGgufCannotSayIsRefused) {
   }
 }
 
+TEST(GgufExport, ThreadsChangeNoByte) {
+  const TemporaryDirectory dir;
+  const auto from = *open_random("tiny");
+  std::vector<std::string> files;
+  for (const int threads : {1, 3}) {
+    const std::string path = dir.path() + "/" + std::to_string(threads);
+    ASSERT_TRUE(
+        export_gguf(*from, path, {.type = DType::kQ4_K, .threads = threads, .progress = {}}));
+    files.push_back(*read_file(path));
+  }
+  EXPECT_EQ(files[0], files[1]);
+  const auto contents = gguf_contents(*from, DType::kQ4_K);
+  ASSERT_TRUE(contents);
+  EXPECT_LT(contents->bytes, std::ssize(files[0]));
+  EXPECT_GT(contents->bytes, std::ssize(files[0]) / 2);
+}
+
 TEST(GgufExport, RefusesAndLeavesNothingBehind) {
   const TemporaryDirectory dir;
   const auto from = *open_random("tiny");
-  const auto refused =
-      export_gguf(*from, dir.path() + "/x.gguf", {.type = DType::kQ6_K, .progress = {}});
+  const auto refused = export_gguf(*from, dir.path() + "/x.gguf",
+                                   {.type = DType::kQ6_K, .threads = 2, .progress = {}});
   ASSERT_FALSE(refused);
   EXPECT_TRUE(contains(refused.error().message, "f32, f16, bf16, q8_0, q4_0 and q4_k"));
   const auto nowhere = export_gguf(*from, dir.path() + "/no/x.gguf", {});
@@ -258,15 +276,16 @@ TEST(GgufExportProgress, AnErrorEndsTheExportAndLeavesNoFile) {
     all = total;
     return {};
   };
-  ASSERT_TRUE(export_gguf(*from, dir.path() + "/x", {.type = DType::kF32, .progress = count}));
+  ASSERT_TRUE(export_gguf(*from, dir.path() + "/x",
+                          {.type = DType::kF32, .threads = 2, .progress = count}));
   EXPECT_EQ(last, all);
   EXPECT_GT(calls, 5);
   const auto give_up = [](int64_t done, int64_t) -> Status {
     if (done < 1000) return {};
     return fail(ErrorCode::kCancelled, "enough");
   };
-  const Status status =
-      export_gguf(*from, dir.path() + "/y", {.type = DType::kF32, .progress = give_up});
+  const Status status = export_gguf(*from, dir.path() + "/y",
+                                    {.type = DType::kF32, .threads = 2, .progress = give_up});
   ASSERT_FALSE(status);
   EXPECT_EQ(status.error().message, "enough");
   EXPECT_FALSE(std::filesystem::exists(dir.path() + "/y"));

@@ -26,7 +26,7 @@ class QuantisedModel : public ::testing::TestWithParam<DType> {
       token = static_cast<int32_t>(random() % static_cast<uint32_t>(from->config().vocab_size));
     }
     const std::string path = dir_.path() + "/m.gguf";
-    ASSERT_TRUE(export_gguf(*from, path, {.type = GetParam(), .progress = {}}));
+    ASSERT_TRUE(export_gguf(*from, path, {.type = GetParam(), .threads = 2, .progress = {}}));
     checkpoint_ = *Checkpoint::open(path);
   }
 

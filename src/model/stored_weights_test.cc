@@ -38,7 +38,7 @@ class StoredWeights : public ::testing::Test {
  protected:
   std::unique_ptr<Checkpoint> file_of(const Checkpoint& from, DType type) {
     const std::string path = dir_.path() + "/" + std::to_string(++files_) + ".gguf";
-    EXPECT_TRUE(export_gguf(from, path, {.type = type, .progress = {}}));
+    EXPECT_TRUE(export_gguf(from, path, {.type = type, .threads = 2, .progress = {}}));
     return Checkpoint::open(path).value();
   }
 
