@@ -236,10 +236,14 @@ TEST_F(Cli, QuantizeLeavesTheModelAlone) {
   std::filesystem::copy(COPPICE_TEST_DATA "/models/llama", model);
   const std::string weights = (model / "model.safetensors").string();
   const auto size = std::filesystem::file_size(weights);
-  const Outcome run = coppice("quantize " + model.string() + " --out " + weights);
-  EXPECT_EQ(run.code, 2);
-  EXPECT_NE(run.err.find("a file of the model itself"), std::string::npos) << run.err;
-  EXPECT_EQ(std::filesystem::file_size(weights), size);
+  const std::string link = (dir_ / "elsewhere.gguf").string();
+  std::filesystem::create_symlink(weights, link);
+  for (const std::string& out : {weights, link}) {
+    const Outcome run = coppice("quantize " + model.string() + " --out " + out);
+    EXPECT_EQ(run.code, 2) << out;
+    EXPECT_NE(run.err.find("a file of the model itself"), std::string::npos) << run.err;
+    EXPECT_EQ(std::filesystem::file_size(weights), size) << out;
+  }
   const std::string beside = (model / "again.gguf").string();
   for (int i = 0; i < 2; ++i) {
     EXPECT_EQ(coppice("quantize " + model.string() + " --out " + beside).code, 0);

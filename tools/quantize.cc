@@ -35,16 +35,18 @@ std::string text_of(const model::GgufContents& contents) {
   return out;
 }
 
-// Whether writing `out` would replace the model or a file of its directory (where a GGUF file is
-// none of the model's).
+// Whether writing `out` would replace the model or a file of its directory, by whatever names and
+// links. (A GGUF file there is none of the model's.)
 bool is_of_model(const std::string& out, const std::string& model) {
   namespace fs = std::filesystem;
   std::error_code ignored;
-  if (!fs::exists(out, ignored)) return false;
-  const fs::path folder = fs::path(out).parent_path();
-  return fs::equivalent(out, model, ignored) ||
-         (fs::path(out).extension() != ".gguf" &&
-          fs::equivalent(folder.empty() ? fs::path(".") : folder, model, ignored));
+  if (fs::equivalent(out, model, ignored)) return true;
+  for (const fs::directory_entry& entry : fs::directory_iterator(model, ignored)) {
+    if (entry.path().extension() != ".gguf" && fs::equivalent(out, entry.path(), ignored)) {
+      return true;
+    }
+  }
+  return false;
 }
 
 // Before minutes of work are written to a disk that they do not fit.

@@ -17,7 +17,7 @@ namespace coppice::model {
 
 struct GgufExport {
   DType type = DType::kQ8_0;  // as can_narrow() allows; of each tensor: stored_type.h
-  int threads = 1;            // whatever their number, the file is the same
+  int threads = 1;            // at least 1; whatever their number, the file is the same
   // Bytes, many times a matrix. An error ends the export with it, and no file is written.
   std::function<Status(int64_t done, int64_t total)> progress;
 };
