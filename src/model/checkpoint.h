@@ -22,6 +22,12 @@ struct TensorData {
   Buffer copy;
 };
 
+// How tensor() would give a tensor.
+struct TensorForm {
+  DType type = DType::kF32;
+  int64_t copy_bytes = 0;  // 0: a view into the map
+};
+
 class Checkpoint {
  public:
   // A Hugging Face directory (config.json, model.safetensors or an index of several), a .gguf file,
@@ -35,8 +41,8 @@ class Checkpoint {
   // (F32, F16, BF16 or a quantised one).
   virtual Expected<TensorData> tensor(std::string_view name, const Shape& shape) const = 0;
   virtual Expected<Shape> shape(std::string_view name) const = 0;
-  // The type that tensor() would return, or its error; nothing is read or copied.
-  virtual Expected<DType> check(std::string_view name, const Shape& shape) const = 0;
+  // What tensor() would return, or its error; nothing is read or copied.
+  virtual Expected<TensorForm> check(std::string_view name, const Shape& shape) const = 0;
   virtual bool has(std::string_view name) const = 0;
   // Sorted, by Hugging Face name.
   virtual std::vector<std::string> names() const = 0;

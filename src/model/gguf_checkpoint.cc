@@ -33,9 +33,10 @@ class GgufCheckpoint : public Checkpoint {
     return entry->second.shape;
   }
 
-  Expected<DType> check(std::string_view name, const Shape& shape) const override {
+  Expected<TensorForm> check(std::string_view name, const Shape& shape) const override {
     TRY(const TensorEntry* entry, find(name, shape));
-    return entry->type;
+    if (interleaved_heads(config_, name) == 0) return tensor_form(file_.bytes(), *entry);
+    return TensorForm{entry->type, entry->end - entry->begin};
   }
 
   bool has(std::string_view name) const override {

@@ -84,7 +84,9 @@ TEST(GgufExport, RowsThatAreNoWholeBlocksTakeTheNextType) {
   const TemporaryDirectory dir;
   const auto from = *open_random("256,1,4,2,10,96,300");  // K = 256, 40, 96
   const auto read = exported(*from, dir.path() + "/x.gguf", DType::kQ4_K);
-  const auto type = [&](const std::string& name) { return *read->check(name, *from->shape(name)); };
+  const auto type = [&](const std::string& name) {
+    return read->check(name, *from->shape(name))->type;
+  };
   EXPECT_EQ(type("model.embed_tokens.weight"), DType::kQ8_0);
   EXPECT_EQ(type("model.layers.0.self_attn.q_proj.weight"), DType::kQ4_K);
   EXPECT_EQ(type("model.layers.0.self_attn.o_proj.weight"), DType::kBF16);

@@ -58,9 +58,9 @@ class HfDirectory : public Checkpoint {
     return shards_[home->second].tensors.find(name)->second.shape;
   }
 
-  Expected<DType> check(std::string_view name, const Shape& shape) const override {
+  Expected<TensorForm> check(std::string_view name, const Shape& shape) const override {
     TRY(const Place place, find(name, shape));
-    return place.entry->type;
+    return tensor_form(place.shard->file.bytes(), *place.entry);
   }
 
   bool has(std::string_view name) const override { return homes_.find(name) != homes_.end(); }

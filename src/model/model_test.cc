@@ -26,7 +26,7 @@ class ChangedCheckpoint : public Checkpoint {
     return base_->tensor(name, shape);
   }
   Expected<Shape> shape(std::string_view name) const override { return base_->shape(name); }
-  Expected<DType> check(std::string_view name, const Shape& shape) const override {
+  Expected<TensorForm> check(std::string_view name, const Shape& shape) const override {
     return base_->check(name, shape);
   }
   bool has(std::string_view name) const override { return base_->has(name); }

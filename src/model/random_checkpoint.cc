@@ -106,17 +106,17 @@ class RandomCheckpoint : public Checkpoint {
     return found->second;
   }
 
-  Expected<DType> check(std::string_view name, const Shape& wanted) const override {
+  Expected<TensorForm> check(std::string_view name, const Shape& wanted) const override {
     TRY(const Shape own, shape(name));
     CHECK(own == wanted);  // both come from this config
-    return DType::kBF16;
+    return TensorForm{DType::kBF16, dtype_bytes(DType::kBF16, wanted.elements())};
   }
 
   // Norms are ones; matrices keep a vector's length: variance 1 / K.
   Expected<TensorData> tensor(std::string_view name, const Shape& wanted) const override {
-    TRY_STATUS(check(name, wanted));
-    TRY(Buffer copy, Buffer::allocate(dtype_bytes(DType::kBF16, wanted.elements())));
-    const TensorView view = copy.view(DType::kBF16, wanted);
+    TRY(const TensorForm form, check(name, wanted));
+    TRY(Buffer copy, Buffer::allocate(form.copy_bytes));
+    const TensorView view = copy.view(form.type, wanted);
     bf16* out = view.as_bf16();
     if (wanted.rank() == 1) {
       std::fill_n(out, wanted.elements(), to_bf16(1.0f));

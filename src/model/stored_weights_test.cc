@@ -65,22 +65,76 @@ TEST_F(StoredWeights, WhatIsQuantisedStaysWhatItIs) {
   EXPECT_EQ(run(*file, DType::kQ8_0, DType::kBF16), run(*file, {}, DType::kBF16));
 }
 
-TEST_F(StoredWeights, CountAsTheyAreHeld) {
-  const auto model = *open_random("256,2,4,2,64,512,300");
+Expected<std::unique_ptr<Model>> load_within(const Checkpoint& checkpoint, int64_t limit,
+                                             std::optional<DType> weights,
+                                             const LoadProgress& progress = {}) {
   const auto backend = make_backend("cpu", DType::kBF16);
-  ModelOptions options{.max_rows = 1, .max_logit_rows = 1, .weights = DType::kQ8_0};
-  const auto loaded = Model::load(*model, *backend, options).value();
-  options.memory_limit = loaded->weight_bytes() + loaded->activation_bytes();
+  return Model::load(
+      checkpoint, *backend,
+      {.max_rows = 1, .max_logit_rows = 1, .memory_limit = limit, .weights = weights}, progress);
+}
+
+TEST_F(StoredWeights, CountAsTheyAreHeld) {
+  const auto model = file_of(**open_random("256,2,4,2,64,512,300"), DType::kBF16);
+  const auto loaded = load_within(*model, 0, DType::kQ8_0).value();
+  // The last matrix, a bf16 one of 256 rows of 512, and its row lie beside them while it is read.
+  const int64_t limit = loaded->weight_bytes() + dtype_bytes(DType::kQ8_0, 256 * 512) + 4 * 512;
+  ASSERT_GE(limit, loaded->weight_bytes() + loaded->activation_bytes());
   std::vector<int64_t> done;
-  EXPECT_TRUE(Model::load(*model, *backend, options, [&](int64_t bytes, int64_t total) {
+  EXPECT_TRUE(load_within(*model, limit, DType::kQ8_0, [&](int64_t bytes, int64_t total) {
     done.push_back(bytes);
     EXPECT_LE(bytes, total);
   }));
   EXPECT_EQ(done.size(), model->names().size());
-  options.weights = {};
-  const auto plain = Model::load(*model, *backend, options);
+  const auto plain = load_within(*model, limit, {});
   ASSERT_FALSE(plain);
   EXPECT_EQ(plain.error().code, ErrorCode::kTooLarge);
+}
+
+// The limit bounds what lies beside the weights while they are converted, not only what remains:
+// here that is more than the activations, which come later.
+TEST_F(StoredWeights, CountWhileTheyAreConverted) {
+  const auto model = open_golden("llama");
+  const ModelConfig& config = model->config();
+  ASSERT_FALSE(config.tie_word_embeddings);  // the output matrix is the last
+  const auto loaded = load_within(*model, 0, DType::kQ8_0).value();
+  const int64_t converted =
+      dtype_bytes(DType::kQ8_0, int64_t{config.vocab_size} * config.hidden_size) +
+      dtype_bytes(DType::kF32, config.hidden_size);
+  ASSERT_GT(converted, loaded->activation_bytes());
+  const int64_t limit = loaded->weight_bytes() + converted;
+  EXPECT_TRUE(load_within(*model, limit, DType::kQ8_0));
+  const auto refused = load_within(*model, limit - 1, DType::kQ8_0);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kTooLarge);
+  EXPECT_EQ(refused.error().message,
+            "--memory " + std::to_string(limit - 1) +
+                " cannot hold the model; loading lm_head.weight needs at least " +
+                std::to_string(limit) + " bytes, " + std::to_string(converted) +
+                " of them only while it is read");
+}
+
+// What a checkpoint says that it will copy is what it copies.
+TEST_F(StoredWeights, CopiesAreForeseen) {
+  std::vector<std::unique_ptr<Checkpoint>> models;
+  models.push_back(open_golden("llama"));
+  models.push_back(*open_random("256,2,4,2,64,512,300"));
+  models.push_back(file_of(*models.back(), DType::kQ4_K));
+  models.push_back(file_of(*models.front(), DType::kBF16));
+  std::vector<size_t> copied;
+  for (const auto& model : models) {
+    copied.push_back(0);
+    for (const std::string& name : model->names()) {
+      const Shape shape = *model->shape(name);
+      const TensorForm form = *model->check(name, shape);
+      const TensorData data = *model->tensor(name, shape);
+      EXPECT_EQ(form.type, data.view.type()) << model->path() << " " << name;
+      EXPECT_EQ(form.copy_bytes, data.copy.bytes()) << model->path() << " " << name;
+      if (form.copy_bytes > 0) ++copied.back();
+    }
+  }
+  EXPECT_EQ(copied[1], models[1]->names().size());  // random ones are made, one at a time
+  EXPECT_EQ(copied[2], 4U);                         // queries' and keys' rows are in another order
 }
 
 }  // namespace

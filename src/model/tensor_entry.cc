@@ -79,15 +79,21 @@ int64_t dtype_alignment(DType type) {
   return dtype_block_bytes(type);
 }
 
+TensorForm tensor_form(std::span<const uint8_t> file, const TensorEntry& entry) {
+  const auto address = reinterpret_cast<uintptr_t>(file.data() + entry.begin);
+  const bool aligned = address % static_cast<uintptr_t>(dtype_alignment(entry.type)) == 0;
+  return {entry.type, aligned ? 0 : entry.end - entry.begin};
+}
+
 Expected<TensorData> tensor_data(std::span<const uint8_t> file, const TensorEntry& entry) {
   const uint8_t* bytes = file.data() + entry.begin;
-  const auto address = reinterpret_cast<uintptr_t>(bytes);
-  if (address % static_cast<uintptr_t>(dtype_alignment(entry.type)) == 0) {
-    return TensorData{{static_cast<const void*>(bytes), entry.type, entry.shape}, {}};
+  const TensorForm form = tensor_form(file, entry);
+  if (form.copy_bytes == 0) {
+    return TensorData{{static_cast<const void*>(bytes), form.type, entry.shape}, {}};
   }
-  TRY(Buffer copy, Buffer::allocate(entry.end - entry.begin));
-  std::memcpy(copy.data(), bytes, static_cast<size_t>(entry.end - entry.begin));
-  const TensorView view = copy.view(entry.type, entry.shape);
+  TRY(Buffer copy, Buffer::allocate(form.copy_bytes));
+  std::memcpy(copy.data(), bytes, static_cast<size_t>(form.copy_bytes));
+  const TensorView view = copy.view(form.type, entry.shape);
   return TensorData{view, std::move(copy)};
 }
 

@@ -46,6 +46,8 @@ Expected<const TensorEntry*> find_tensor(const TensorTable& table, std::string_v
 int64_t dtype_alignment(DType type);
 
 // file[entry.begin, entry.end), copied if it is misaligned there. kTooLarge: no memory for that.
+// tensor_form is what tensor_data will return.
+TensorForm tensor_form(std::span<const uint8_t> file, const TensorEntry& entry);
 Expected<TensorData> tensor_data(std::span<const uint8_t> file, const TensorEntry& entry);
 
 }  // namespace coppice::model

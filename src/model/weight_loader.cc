@@ -11,14 +11,6 @@
 namespace coppice::model {
 namespace {
 
-Status check_limit(int64_t limit, int64_t beside, int64_t weights) {
-  if (limit == 0 || weights <= limit - beside) return {};
-  return fail(ErrorCode::kTooLarge,
-              "--memory " + std::to_string(limit) + " cannot hold the model; it needs at least " +
-                  std::to_string(weights) + " bytes for weights as packed, " +
-                  std::to_string(beside) + " for activations and a few pages");
-}
-
 // Frequencies of the rotary embedding, as old checkpoints and GGUF files store them: the config has
 // them already.
 bool is_in_config(std::string_view name) {
@@ -30,14 +22,14 @@ bool is_in_config(std::string_view name) {
 void WeightLoader::add(const std::string& name, const Shape& shape, Destination into) {
   known_.insert(name);
   if (!first_error_) return;
-  Expected<DType> found = checkpoint_.check(name, shape);
+  Expected<TensorForm> found = checkpoint_.check(name, shape);
   if (!found) {
     first_error_ = fail(std::move(found).error());
     return;
   }
-  const bool restored = weights_ && shape.rank() == 2 && !is_quantised(*found);
-  wanted_.push_back(
-      {name, shape, *found, restored ? stored_type(*weights_, name, shape) : *found, into});
+  const bool restored = weights_ && shape.rank() == 2 && !is_quantised(found->type);
+  const DType type = restored ? stored_type(*weights_, name, shape) : found->type;
+  wanted_.push_back({name, shape, *found, type, into});
 }
 
 void WeightLoader::want(const std::string& name, int64_t rows, int64_t cols,
@@ -65,6 +57,33 @@ Status WeightLoader::check_all_known() const {
   return {};
 }
 
+Status WeightLoader::check_room(int64_t limit, int64_t beside, size_t first, int64_t held) const {
+  if (limit == 0) return {};
+  const Wanted* widest = nullptr;
+  int64_t most = 0;
+  for (size_t i = first; i < wanted_.size(); ++i) {
+    held += wanted_[i].least_bytes();
+    if (const int64_t now = held + wanted_[i].passing_bytes(); now > most) {
+      widest = &wanted_[i];
+      most = now;
+    }
+  }
+  const std::string refusal = "--memory " + std::to_string(limit) + " cannot hold the model; ";
+  if (held > limit - beside) {
+    return fail(ErrorCode::kTooLarge, refusal + "it needs at least " + std::to_string(held) +
+                                          " bytes for weights as packed, " +
+                                          std::to_string(beside) +
+                                          " for activations and a few pages");
+  }
+  if (most > limit) {
+    return fail(ErrorCode::kTooLarge, refusal + "loading " + widest->name + " needs at least " +
+                                          std::to_string(most) + " bytes, " +
+                                          std::to_string(widest->passing_bytes()) +
+                                          " of them only while it is read");
+  }
+  return {};
+}
+
 // The source lives no longer than this: where it is a copy, only one is held at a time.
 Expected<int64_t> WeightLoader::load_tensor(const Wanted& wanted) {
   TRY(const TensorData source, checkpoint_.tensor(wanted.name, wanted.shape));
@@ -76,7 +95,7 @@ Expected<int64_t> WeightLoader::load_tensor(const Wanted& wanted) {
 
 Expected<int64_t> WeightLoader::load_matrix(const Wanted& wanted, const TensorView& source,
                                             std::unique_ptr<ops::Weight>& into) {
-  if (wanted.type == source.type()) {
+  if (!wanted.is_converted()) {
     TRY(into, backend_.load_weight(source));
     return into->bytes();
   }
@@ -110,19 +129,14 @@ Expected<int64_t> WeightLoader::load(int64_t memory_limit, int64_t beside,
                                      const LoadProgress& progress) {
   TRY_STATUS(std::move(first_error_));
   TRY_STATUS(check_all_known());
-  int64_t total = 0, least = 0;
-  for (const Wanted& wanted : wanted_) {
-    total += wanted.file_bytes();
-    least += wanted.least_bytes();
-  }
-  TRY_STATUS(check_limit(memory_limit, beside, least));
-  int64_t done = 0, held = 0;
-  for (const Wanted& wanted : wanted_) {
-    TRY(const int64_t bytes, load_tensor(wanted));
+  TRY_STATUS(check_room(memory_limit, beside, 0, 0));
+  int64_t total = 0, done = 0, held = 0;
+  for (const Wanted& wanted : wanted_) total += wanted.file_bytes();
+  for (size_t i = 0; i < wanted_.size(); ++i) {
+    TRY(const int64_t bytes, load_tensor(wanted_[i]));
     held += bytes;
-    done += wanted.file_bytes();
-    least -= wanted.least_bytes();
-    TRY_STATUS(check_limit(memory_limit, beside, held + least));
+    done += wanted_[i].file_bytes();
+    TRY_STATUS(check_room(memory_limit, beside, i + 1, held));
     if (progress) progress(done, total);
   }
   return held;

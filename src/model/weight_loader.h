@@ -47,7 +47,8 @@ class WeightLoader {
   void ignore(const std::string& name) { known_.insert(name); }
 
   // Loads everything wanted, in that order; returns the bytes it takes in the backend's layout.
-  // beside: bytes that count against the limit (0: none) already.
+  // beside: bytes that will lie beside the weights once these are loaded, and count against the
+  // limit (0: none) too. What a tensor needs only while it is converted counts then.
   Expected<int64_t> load(int64_t memory_limit, int64_t beside, const LoadProgress& progress);
 
  private:
@@ -55,17 +56,28 @@ class WeightLoader {
   struct Wanted {
     std::string name;
     Shape shape;
-    DType file_type;
+    TensorForm form;
     DType type;  // that the backend is given
     Destination into;
-    int64_t file_bytes() const { return dtype_bytes(file_type, shape.elements()); }
+    int64_t file_bytes() const { return dtype_bytes(form.type, shape.elements()); }
     // The least any backend holds it in: as it is given, or in 16 bits.
     int64_t least_bytes() const {
       return std::min(dtype_bytes(type, shape.elements()), 2 * shape.elements());
     }
+    bool is_matrix() const { return shape.rank() == 2; }
+    bool is_converted() const { return is_matrix() && type != form.type; }
+    // What is held beside the tensor while it is loaded: the file's bytes where they are copied,
+    // the converted ones and the row in hand.
+    int64_t passing_bytes() const {
+      if (!is_converted()) return form.copy_bytes;
+      return form.copy_bytes + dtype_bytes(type, shape.elements()) +
+             dtype_bytes(DType::kF32, shape[1]);
+    }
   };
   void add(const std::string& name, const Shape& shape, Destination into);
   Status check_all_known() const;
+  // Whether `limit` has room for wanted_ from `first` on, when `held` bytes lie before it.
+  Status check_room(int64_t limit, int64_t beside, size_t first, int64_t held) const;
   Expected<int64_t> load_tensor(const Wanted& wanted);
   Expected<int64_t> load_matrix(const Wanted& wanted, const TensorView& source,
                                 std::unique_ptr<ops::Weight>& into);
