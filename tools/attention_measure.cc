@@ -56,27 +56,11 @@ Floors floors_of(const std::vector<PlanCost>& segments, double peak, const Ceili
 
 }  // namespace
 
-Expected<ordered_json> measure_attention(const AttentionShape& shape, Ceilings& ceilings,
-                                         const Effort& effort, const ops::BackendOptions& options) {
-  TRY(const auto bench, AttentionCase::create(shape, options));
-  const double error = bench->relative_error();
-  const bool agree = bench->ways_agree();
-  std::vector<Way> ways{{"two_phase", [&] { bench->two_phase(); }},
-                        {"per_sequence", [&] { bench->per_sequence(); }},
-                        {"per_sequence_seq_outer", [&] { bench->per_sequence_outer(); }},
-                        {"per_sequence_unshared", {}},
-                        {"plan", [&] { bench->plan(); }}};
-  if (bench->has_unshared()) ways[3].run = [&] { bench->per_sequence_unshared(); };
-  const bool equal = bench->plans_equal();
-  const std::vector<PlanCost> costs = bench->segment_costs();
-  time_ways(ways, effort);
-  TRY_STATUS(raise_ceilings(ceilings));
-
-  const double peak = ceilings.peak_gflops(shape.kv_type);
-  const Floors floors = floors_of(costs, peak, ceilings);
-  const double two_phase = ways[0].us.median();
-  ordered_json json;
-  for (const Way& way : ways) way.us.put(json, way.key + "_us");
+void hold_against(const Ceilings& ceilings, AttentionMeasured& measured) {
+  ordered_json& json = measured.json;
+  const double peak = ceilings.peak_gflops(measured.kv_type);
+  const Floors floors = floors_of(measured.costs, peak, ceilings);
+  const double two_phase = json["two_phase_us"];
   json["floor_us"] = floors.floor_us;
   json["ideal_floor_us"] = floors.ideal_us;
   json["floor_fraction"] = floors.floor_us / two_phase;
@@ -88,14 +72,35 @@ Expected<ordered_json> measure_attention(const AttentionShape& shape, Ceilings& 
   json["bandwidth_gbps"] = ceilings.bandwidth_gbps;
   json["l3_gbps"] = ceilings.l3_gbps;
   json["exp_grate"] = ceilings.exp_grate;
+  json["noisy"] = ceilings.noisy;
+}
+
+Expected<AttentionMeasured> measure_attention(const AttentionShape& shape, Ceilings& ceilings,
+                                              const Effort& effort,
+                                              const ops::BackendOptions& options) {
+  TRY(const auto bench, AttentionCase::create(shape, options));
+  const double error = bench->relative_error();
+  const bool agree = bench->ways_agree();
+  std::vector<Way> ways{{"two_phase", [&] { bench->two_phase(); }},
+                        {"per_sequence", [&] { bench->per_sequence(); }},
+                        {"per_sequence_seq_outer", [&] { bench->per_sequence_outer(); }},
+                        {"per_sequence_unshared", {}},
+                        {"plan", [&] { bench->plan(); }}};
+  if (bench->has_unshared()) ways[3].run = [&] { bench->per_sequence_unshared(); };
+  const bool equal = bench->plans_equal();
+  AttentionMeasured measured{{}, bench->segment_costs(), shape.kv_type};
+  time_ways(ways, effort);
+  TRY_STATUS(raise_ceilings(ceilings));
+  ordered_json& json = measured.json;
+  for (const Way& way : ways) way.us.put(json, way.key + "_us");
+  hold_against(ceilings, measured);
   json["unique_kv_bytes"] = bench->unique_kv_bytes();
   json["rel_err"] = error;
   json["bit_equal"] = agree;
   json["plans_equal"] = equal;
   json["rounds"] = ways[0].us.count();
   json["layers"] = bench->layers();
-  json["noisy"] = ceilings.noisy;
-  return json;
+  return measured;
 }
 
 double shared_page_ratio(const ordered_json& line) {

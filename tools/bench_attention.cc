@@ -1,7 +1,9 @@
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "arguments.h"
@@ -64,30 +66,40 @@ Expected<std::vector<PresetRow>> rows_of(const Flags& flags) {
 // What a preset amounts to, over the rows that were measured.
 class Summary {
  public:
-  void add(const ordered_json& line) {
-    floor_.push_back(line["floor_fraction"]);
-    ideal_.push_back(line["ideal_fraction"]);
-    shared_.push_back(shared_page_ratio(line));
-    if (line["per_sequence_unshared_us"].is_null()) return;
-    unshared_.push_back(line["per_sequence_unshared_us"].get<double>() /
-                        line["two_phase_us"].get<double>());
+  void add(const std::string& name, AttentionMeasured measured) {
+    rows_.emplace_back(name, std::move(measured));
   }
-  // Geometric means; ratios are another way's time over two-phase's.
-  ordered_json json(const std::string& preset) const {
+  // Geometric means; ratios are another way's time over two-phase's. Fractions are those of the
+  // ceilings known at the end, as are the rows' own, which stand beside them by name.
+  ordered_json json(const std::string& preset, const Ceilings& ceilings) {
+    std::vector<double> floor, ideal, shared, unshared;
+    ordered_json by_name = ordered_json::object();
+    for (auto& [name, measured] : rows_) {
+      hold_against(ceilings, measured);
+      const ordered_json& line = measured.json;
+      by_name[name] = line["floor_fraction"];
+      floor.push_back(line["floor_fraction"]);
+      ideal.push_back(line["ideal_fraction"]);
+      shared.push_back(shared_page_ratio(line));
+      if (line["per_sequence_unshared_us"].is_null()) continue;
+      unshared.push_back(line["per_sequence_unshared_us"].get<double>() /
+                         line["two_phase_us"].get<double>());
+    }
     const auto mean = [](const std::vector<double>& values) {
       return values.empty() ? ordered_json() : ordered_json(geometric_mean(values));
     };
-    ordered_json summary{{"preset", preset}, {"cases", floor_.size()}};
-    summary["floor_fraction"] = mean(floor_);
-    summary["ideal_fraction"] = mean(ideal_);
-    summary["best_shared_pages_ratio"] = mean(shared_);
-    summary["unshared_ratio"] = mean(unshared_);
-    summary["unshared_cases"] = unshared_.size();  // copies of the others do not fit the memory
+    ordered_json summary{{"preset", preset}, {"cases", floor.size()}};
+    summary["floor_fraction"] = mean(floor);
+    summary["ideal_fraction"] = mean(ideal);
+    summary["best_shared_pages_ratio"] = mean(shared);
+    summary["unshared_ratio"] = mean(unshared);
+    summary["unshared_cases"] = unshared.size();  // copies of the others do not fit the memory
+    summary["floor_fractions"] = std::move(by_name);
     return {{"summary", std::move(summary)}};
   }
 
  private:
-  std::vector<double> floor_, ideal_, shared_, unshared_;
+  std::vector<std::pair<std::string, AttentionMeasured>> rows_;
 };
 
 void print_all_keys(const ordered_json& json) {
@@ -114,7 +126,7 @@ void print_table_row(const ordered_json& json) {
                   json["ideal_fraction"].get<double>());
 }
 
-void print_summary(const ordered_json& line) {
+void print_summary(const ordered_json& line, const std::map<std::string, double>& printed) {
   const ordered_json& s = line["summary"];
   const auto number = [&](const char* key) {
     char text[32] = "-";
@@ -127,6 +139,11 @@ void print_summary(const ordered_json& line) {
       s["cases"].get<int>(), number("floor_fraction").c_str(), number("ideal_fraction").c_str(),
       number("best_shared_pages_ratio").c_str(), s["unshared_cases"].get<int>(),
       number("unshared_ratio").c_str());
+  for (const auto& [name, fraction] : s["floor_fractions"].items()) {
+    if (printed.at(name) - fraction.get<double>() < 0.01) continue;
+    print_text_line("%-52s floor fraction %.2f against the ceilings known at the end", name.c_str(),
+                    fraction.get<double>());
+  }
 }
 
 Status run(const Flags& flags) {
@@ -143,6 +160,7 @@ Status run(const Flags& flags) {
   const Interrupt interrupt;
   ProgressLine progress("attention");
   Summary summary;
+  std::map<std::string, double> fractions;  // as they were printed
   int64_t done = 0;
   for (const PresetRow& row : rows) {
     if (interrupt.came()) return fail(ErrorCode::kCancelled, "interrupted");
@@ -151,14 +169,15 @@ Status run(const Flags& flags) {
     ordered_json json;
     if (preset) json = {{"preset", flags.preset}, {"name", row.name}, {"origin", row.origin}};
     put_parameters(json, row.spec, threads, ops::cpu::isa_name(isa));
-    const auto measured = measure_attention(shape, ceilings, flags.effort,
-                                            {.threads = threads, .isa = flags.machine.isa});
+    auto measured = measure_attention(shape, ceilings, flags.effort,
+                                      {.threads = threads, .isa = flags.machine.isa});
     if (!measured && (!preset || measured.error().code != ErrorCode::kTooLarge)) {
       return fail(measured.error());
     }
     if (measured) {
-      json.update(*measured);
-      summary.add(json);
+      json.update(measured->json);
+      fractions[row.name] = measured->json["floor_fraction"];
+      summary.add(row.name, std::move(*measured));
     } else {
       json["skipped"] = measured.error().message;
     }
@@ -170,8 +189,8 @@ Status run(const Flags& flags) {
     }
   }
   if (!preset) return {};
-  const ordered_json line = summary.json(flags.preset);
-  flags.json ? print_json_line(line) : print_summary(line);
+  const ordered_json line = summary.json(flags.preset, ceilings);
+  flags.json ? print_json_line(line) : print_summary(line, fractions);
   return {};
 }
 

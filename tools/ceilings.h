@@ -28,8 +28,11 @@ struct Ceilings {
 
   // The ceiling of products whose right side has this type: weights, or keys and values.
   double peak_gflops(DType type) const;
+  // By how much of itself the figure rose that rose most.
+  double risen_over(const Ceilings& before) const;
 };
 
+// Taken until they rise no more, within limits.
 Expected<Ceilings> measure_ceilings(int threads, ops::cpu::Isa isa);
 // Once more: the better figure of each counts, because a ceiling taken while something else was at
 // work flatters whatever is held against it.

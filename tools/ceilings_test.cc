@@ -15,5 +15,18 @@ TEST(Ceilings, QuantisedTypesShareThatOfByteProducts) {
   EXPECT_EQ(ceilings.peak_gflops(DType::kBF16), 2);
 }
 
+TEST(Ceilings, TheFigureThatRoseMostCounts) {
+  const Ceilings before{.f32_gflops = 100,
+                        .bf16_gflops = 200,
+                        .int8_gops = 300,
+                        .exp_grate = 4,
+                        .bandwidth_gbps = 50};
+  Ceilings now = before;
+  EXPECT_EQ(now.risen_over(before), 0);
+  now.f32_gflops = 110;
+  now.bandwidth_gbps = 60;
+  EXPECT_NEAR(now.risen_over(before), 0.2, 1e-12);
+}
+
 }  // namespace
 }  // namespace coppice::tools

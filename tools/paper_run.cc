@@ -106,11 +106,11 @@ Expected<ordered_json> paper_table1(Ceilings& ceilings, const PaperOptions& opti
     spec.shared = 0;
     spec.own = context;
     TRY(const AttentionShape shape, shape_of(spec));
-    TRY(const ordered_json attention,
+    TRY(const AttentionMeasured attention,
         measure_attention(shape, ceilings, options.effort, backend_options(options)));
     rows.push_back(layer_row(b, "qkv", qkv_counts(b, h), qkv.at(b), row.qkv));
     rows.push_back(layer_row(b, "attention", attention_counts(b, h, heads, context),
-                             attention["two_phase_us"], row.attention));
+                             attention.json["two_phase_us"], row.attention));
     rows.push_back(
         layer_row(b, "mlp", mlp_counts(b, h, inner), 2 * up.at(b) + down.at(b), row.mlp));
   }
@@ -118,24 +118,30 @@ Expected<ordered_json> paper_table1(Ceilings& ceilings, const PaperOptions& opti
 }
 
 Expected<ordered_json> paper_table3_measured(Ceilings& ceilings, const PaperOptions& options) {
-  ordered_json rows = ordered_json::array();
   const std::vector<PresetRow> preset = attention_preset("paper-table3");
   const std::vector<PaperLatency> printed = paper_table3();
-  for (size_t i = 0; i < preset.size(); ++i) {
-    const PaperLatency& paper = printed[i];
-    TRY_STATUS(options.progress("Table 3, " + preset[i].name));
-    AttentionSpec spec = preset[i].spec;
+  std::vector<AttentionSpec> specs;
+  std::vector<AttentionMeasured> measured;
+  for (const PresetRow& row : preset) {
+    TRY_STATUS(options.progress("Table 3, " + row.name));
+    AttentionSpec spec = row.spec;
     spec.heads = spec.kv_heads = scaled(spec.heads, options);
     spec.shared /= options.scale;
     spec.own /= options.scale;
     TRY(const AttentionShape shape, shape_of(spec));
-    TRY(const ordered_json measured,
+    TRY(AttentionMeasured one,
         measure_attention(shape, ceilings, options.effort, backend_options(options)));
-    ordered_json row{{"n_p", spec.shared + spec.own}, {"n_s", spec.shared}};
-    row.update(measured);
-    row["paper"] = {{"paged_us", paper.paged},
-                    {"paged_shared_us", paper.paged_shared},
-                    {"chunk_us", paper.chunk}};
+    specs.push_back(spec);
+    measured.push_back(std::move(one));
+  }
+  ordered_json rows = ordered_json::array();
+  for (size_t i = 0; i < measured.size(); ++i) {
+    hold_against(ceilings, measured[i]);
+    ordered_json row{{"n_p", specs[i].shared + specs[i].own}, {"n_s", specs[i].shared}};
+    row.update(measured[i].json);
+    row["paper"] = {{"paged_us", printed[i].paged},
+                    {"paged_shared_us", printed[i].paged_shared},
+                    {"chunk_us", printed[i].chunk}};
     rows.push_back(std::move(row));
   }
   return rows;
