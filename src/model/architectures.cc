@@ -9,9 +9,9 @@ namespace {
 
 // Llama and its kin differ in what their config says (biases, norms of q and k), not in the body.
 constexpr std::array kArchitectures{
-    ArchitectureEntry{Architecture::kLlama, "Llama", load_decoder},
-    ArchitectureEntry{Architecture::kQwen2, "Qwen2", load_decoder},
-    ArchitectureEntry{Architecture::kQwen3, "Qwen3", load_decoder},
+    ArchitectureEntry{Architecture::kLlama, "Llama", check_decoder, load_decoder},
+    ArchitectureEntry{Architecture::kQwen2, "Qwen2", check_decoder, load_decoder},
+    ArchitectureEntry{Architecture::kQwen3, "Qwen3", check_decoder, load_decoder},
 };
 
 }  // namespace

@@ -13,6 +13,7 @@ namespace coppice::model {
 struct ArchitectureEntry {
   Architecture architecture;
   std::string_view name;  // for people: `coppice inspect`, the log
+  Status (*check)(const Checkpoint& checkpoint);
   Expected<std::unique_ptr<Model>> (*load)(const Checkpoint& checkpoint, ops::Backend& backend,
                                            const ModelOptions& options,
                                            const LoadProgress& progress);

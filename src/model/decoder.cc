@@ -11,6 +11,15 @@
 namespace coppice::model {
 namespace {
 
+struct DecoderWeights {
+  std::unique_ptr<ops::Weight> embed_tokens;  // [V, E]
+  std::vector<DecoderLayer> layers;           // [L]
+  Vector norm;                                // [E]
+  std::unique_ptr<ops::Weight> lm_head;       // [V, E], or null: tied to embed_tokens
+
+  void want(const ModelConfig& config, WeightLoader& loader);
+};
+
 class Decoder : public Model {
  public:
   Decoder(const ModelConfig& config, ops::Backend& backend, const ModelOptions& options)
@@ -24,7 +33,7 @@ class Decoder : public Model {
   TensorView forward(const ForwardInput& input) override;
 
  private:
-  bool is_last(size_t layer) const { return layer + 1 == layers_.size(); }
+  bool is_last(size_t layer) const { return layer + 1 == weights_.layers.size(); }
   void check(const ForwardInput& input) const;
   void embed(const ForwardInput& input, const StepViews& s);
   void keys_and_values(size_t layer, const ForwardInput& input, const StepViews& s);
@@ -37,34 +46,35 @@ class Decoder : public Model {
   void norm_heads(const TensorView& x, const Vector& weight);
   // What is normed after layer `layer`'s output has joined x.
   const Vector& norm_after(size_t layer) const {
-    return is_last(layer) ? norm_ : layers_[layer + 1].input_layernorm;
+    return is_last(layer) ? weights_.norm : weights_.layers[layer + 1].input_layernorm;
   }
 
   ModelConfig config_;
   ops::Backend& backend_;
   ModelOptions options_;
-  std::unique_ptr<ops::Weight> embed_tokens_;  // [V, E]
-  std::vector<DecoderLayer> layers_;           // [L]
-  Vector norm_;                                // [E]
-  std::unique_ptr<ops::Weight> lm_head_;       // [V, E], or null: tied to embed_tokens_
+  DecoderWeights weights_;
   Activations activations_;
   int64_t weight_bytes_ = 0;
 };
 
-Status Decoder::load(const Checkpoint& checkpoint, const LoadProgress& progress) {
-  WeightLoader loader(checkpoint, backend_, options_.weights);
-  loader.want("model.embed_tokens.weight", config_.vocab_size, config_.hidden_size, embed_tokens_);
-  layers_.resize(static_cast<size_t>(config_.num_hidden_layers));
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    layers_[i].want(config_, "model.layers." + std::to_string(i) + ".", loader);
+void DecoderWeights::want(const ModelConfig& config, WeightLoader& loader) {
+  loader.want("model.embed_tokens.weight", config.vocab_size, config.hidden_size, embed_tokens);
+  layers.resize(static_cast<size_t>(config.num_hidden_layers));
+  for (size_t i = 0; i < layers.size(); ++i) {
+    layers[i].want(config, "model.layers." + std::to_string(i) + ".", loader);
   }
-  loader.want("model.norm.weight", config_.hidden_size, norm_);
-  if (config_.tie_word_embeddings) {
+  loader.want("model.norm.weight", config.hidden_size, norm);
+  if (config.tie_word_embeddings) {
     loader.ignore("lm_head.weight");
   } else {
-    loader.want("lm_head.weight", config_.vocab_size, config_.hidden_size, lm_head_);
+    loader.want("lm_head.weight", config.vocab_size, config.hidden_size, lm_head);
   }
-  TRY(weight_bytes_, loader.load(options_.memory_limit, activation_bytes(), progress));
+}
+
+Status Decoder::load(const Checkpoint& checkpoint, const LoadProgress& progress) {
+  WeightLoader loader(checkpoint, options_.weights);
+  weights_.want(config_, loader);
+  TRY(weight_bytes_, loader.load(backend_, options_.memory_limit, activation_bytes(), progress));
   TRY(activations_, Activations::create(backend_, config_, options_));
   return {};
 }
@@ -88,7 +98,7 @@ TensorView Decoder::forward(const ForwardInput& input) {
   StepViews s = activations_.step(input.plan.rows);
   embed(input, s);
   rotary_angles(input.positions, config_.rope_inv_freq, s.cos, s.sin);
-  for (size_t i = 0; i < layers_.size(); ++i) {
+  for (size_t i = 0; i < weights_.layers.size(); ++i) {
     keys_and_values(i, input, s);
     // Nobody reads the last layer's output but the rows that ask for logits.
     if (is_last(i) && input.logit_rows.empty()) break;
@@ -104,13 +114,13 @@ TensorView Decoder::forward(const ForwardInput& input) {
 // here.
 void Decoder::embed(const ForwardInput& input, const StepViews& s) {
   for (const int32_t owner : input.owners) ++input.evaluated[static_cast<size_t>(owner)];
-  backend_.embed(input.tokens, *embed_tokens_, s.x);
-  backend_.rms_norm(s.x, layers_.front().input_layernorm.view, eps(), s.h);
+  backend_.embed(input.tokens, *weights_.embed_tokens, s.x);
+  backend_.rms_norm(s.x, weights_.layers.front().input_layernorm.view, eps(), s.h);
 }
 
 // From h: k and v go to the pages, q stays.
 void Decoder::keys_and_values(size_t layer, const ForwardInput& input, const StepViews& s) {
-  const Attention& attention = layers_[layer].attention;
+  const Attention& attention = weights_.layers[layer].attention;
   const ops::Product products[] = {{*attention.q_proj.weight, attention.q_proj.bias.view, s.q},
                                    {*attention.k_proj.weight, attention.k_proj.bias.view, s.k},
                                    {*attention.v_proj.weight, attention.v_proj.bias.view, s.v}};
@@ -153,7 +163,7 @@ StepViews Decoder::keep_rows(std::span<const int32_t> rows, const StepViews& s) 
 
 // x += o(a); x += mlp(norm(x)); h = the norm that comes next.
 void Decoder::finish_layer(size_t index, const StepViews& s) {
-  const DecoderLayer& layer = layers_[index];
+  const DecoderLayer& layer = weights_.layers[index];
   const Linear& o_proj = layer.attention.o_proj;
   backend_.matmul(s.a, *o_proj.weight, o_proj.bias.view, s.h);
   backend_.add_rms_norm(s.x, s.h, layer.post_attention_layernorm.view, eps(), s.h);
@@ -169,13 +179,20 @@ void Decoder::finish_layer(size_t index, const StepViews& s) {
 TensorView Decoder::head(const StepViews& s) {
   const int64_t rows = s.x.shape()[0];
   const TensorView logits = activations_.logits(rows);
-  backend_.matmul(s.h, lm_head_ ? *lm_head_ : *embed_tokens_, {}, logits);
+  backend_.matmul(s.h, weights_.lm_head ? *weights_.lm_head : *weights_.embed_tokens, {}, logits);
   const TensorView host = activations_.host_logits(rows);
   backend_.to_host(logits, host.raw());
   return host;
 }
 
 }  // namespace
+
+Status check_decoder(const Checkpoint& checkpoint) {
+  WeightLoader loader(checkpoint);
+  DecoderWeights weights;
+  weights.want(checkpoint.config(), loader);
+  return loader.check();
+}
 
 Expected<std::unique_ptr<Model>> load_decoder(const Checkpoint& checkpoint, ops::Backend& backend,
                                               const ModelOptions& options,

@@ -9,6 +9,7 @@
 
 namespace coppice::model {
 
+Status check_decoder(const Checkpoint& checkpoint);
 Expected<std::unique_ptr<Model>> load_decoder(const Checkpoint& checkpoint, ops::Backend& backend,
                                               const ModelOptions& options,
                                               const LoadProgress& progress);

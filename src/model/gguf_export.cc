@@ -9,6 +9,7 @@
 #include "model/gguf_names.h"
 #include "model/gguf_tokenizer.h"
 #include "model/gguf_writer.h"
+#include "model/model.h"
 #include "model/rope_scaling.h"
 #include "model/stored_type.h"
 #include "ops/cpu/thread_pool.h"
@@ -83,6 +84,7 @@ class Exporter {
         pool_(options.threads) {}
 
   Expected<GgufContents> contents() {
+    TRY_STATUS(Model::check(checkpoint_));
     write_config();
     TRY_STATUS(plan_tensors());
     GgufContents contents;

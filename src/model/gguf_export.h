@@ -2,8 +2,8 @@
 //          converter lays it out.
 // Owns:    nothing.
 // Threads: one caller; workers of its own while rows are narrowed.
-// Fails:   kUnsupported (a type that is not written, a tokenizer GGUF has no name for); the
-//          checkpoint's and the file's errors.
+// Fails:   kUnsupported (a type that is not written, a tokenizer GGUF has no name for); as
+//          Model::check; the checkpoint's and the file's errors.
 #pragma once
 
 #include <cstdint>

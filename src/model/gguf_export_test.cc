@@ -208,6 +208,18 @@ TEST(GgufExport, WhatFramesATextSurvives) {
   }
 }
 
+// A file would be made that is not this model, or cannot be read: rows beyond a matrix, layers too
+// few, biases that a reader would take to be left out on purpose.
+TEST(GgufExport, TensorsThatAreNotThoseOfTheConfigAreRefused) {
+  const auto refusal = [](const char* key, const json& value) {
+    return Edited([&](json& config) { config[key] = value; }, {}).refusal();
+  };
+  EXPECT_TRUE(contains(refusal("head_dim", 24), "but the config asks for"));
+  EXPECT_TRUE(contains(refusal("vocab_size", 5000), "but the config asks for"));
+  EXPECT_TRUE(contains(refusal("num_hidden_layers", 1), "does not use"));
+  EXPECT_TRUE(contains(refusal("attention_bias", true), "has no tensor"));
+}
+
 // A file that would read the same text as other tokens, or not stop where the model does.
 TEST(GgufExport, WhatGgufCannotSayIsRefused) {
   const auto refusal = [](const Edit& config, const Edit& tokenizer) {
@@ -256,6 +268,29 @@ TEST(GgufExport, ThreadsChangeNoByte) {
   const auto contents = gguf_contents(*from, DType::kQ4_K);
   ASSERT_TRUE(contents);
   EXPECT_EQ(contents->bytes, total);
+  const auto read = Checkpoint::open(dir.path() + "/3").value();
+  GgufContents written;
+  for (const std::string& name : read->names()) {
+    const Shape shape = *read->shape(name);
+    const DType type = read->check(name, shape)->type;
+    ++written.tensors[type];
+    written.bytes += dtype_bytes(type, shape.elements());
+  }
+  EXPECT_EQ(contents->bytes, written.bytes);
+  EXPECT_EQ(contents->tensors, written.tensors);
+}
+
+// Progress is told between pieces of a matrix; here the embedding and the FFN have several.
+TEST(GgufExport, EveryPieceOfAMatrixIsInItsPlace) {
+  const TemporaryDirectory dir;
+  const auto from = *open_random("32,1,2,1,768,1100,2500");  // rotated heads across pieces
+  const auto read = exported(*from, dir.path() + "/x.gguf", DType::kF32);
+  for (const std::string& name : from->names()) {
+    const Shape shape = *from->shape(name);
+    const auto want = from->tensor(name, shape), got = read->tensor(name, shape);
+    ASSERT_TRUE(want && got) << name;
+    EXPECT_EQ(values(want->view), values(got->view)) << name;
+  }
 }
 
 TEST(GgufExport, RefusesAndLeavesNothingBehind) {

@@ -6,6 +6,10 @@
 
 namespace coppice::model {
 
+Status Model::check(const Checkpoint& checkpoint) {
+  return architecture_entry(checkpoint.config().architecture).check(checkpoint);
+}
+
 Expected<std::unique_ptr<Model>> Model::load(const Checkpoint& checkpoint, ops::Backend& backend,
                                              const ModelOptions& options,
                                              const LoadProgress& progress) {

@@ -2,8 +2,9 @@
 // Owns:    its weights in the backend's layout and the activations of a step. The backend must
 //          outlive it; the checkpoint may go once it is loaded.
 // Threads: one calling thread.
-// Fails:   load: as Checkpoint (a missing or misshapen tensor is named), kUnsupported for a tensor
-//          that the architecture has no use for, kTooLarge with the bytes. forward cannot fail.
+// Fails:   check, load: as Checkpoint (a missing or misshapen tensor is named), kUnsupported for a
+//          tensor that the architecture has no use for. load: kTooLarge with the bytes. forward
+//          cannot fail.
 #pragma once
 
 #include <cstdint>
@@ -44,6 +45,8 @@ using LoadProgress = std::function<void(int64_t done, int64_t total)>;
 
 class Model {
  public:
+  // Whether the checkpoint's tensors are those of its architecture; none is read.
+  static Status check(const Checkpoint& checkpoint);
   static Expected<std::unique_ptr<Model>> load(const Checkpoint& checkpoint, ops::Backend& backend,
                                                const ModelOptions& options,
                                                const LoadProgress& progress = {});

@@ -49,7 +49,7 @@ class StoredWeights : public ::testing::Test {
 // Matrices whose rows are whole blocks, and, in the second, some whose rows are not.
 TEST_F(StoredWeights, AreThoseOfTheFile) {
   std::vector<std::unique_ptr<Checkpoint>> models;
-  for (const char* golden : {"llama", "qwen3"}) models.push_back(open_golden(golden));
+  for (const char* golden : {"llama", "llama3", "qwen3"}) models.push_back(open_golden(golden));
   models.push_back(*open_random("80,2,4,2,20,160,300"));
   for (const auto& model : models) {
     for (const DType compute : {DType::kBF16, DType::kF32}) {

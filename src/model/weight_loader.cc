@@ -47,7 +47,8 @@ void WeightLoader::want(const std::string& name, int64_t rows, int64_t cols, boo
   if (bias) want(name + ".bias", rows, into.bias);
 }
 
-Status WeightLoader::check_all_known() const {
+Status WeightLoader::check() const {
+  TRY_STATUS(first_error_);
   for (const std::string& name : checkpoint_.names()) {
     if (known_.contains(name) || is_in_config(name)) continue;
     return fail(ErrorCode::kUnsupported,
@@ -85,18 +86,19 @@ Status WeightLoader::check_room(int64_t limit, int64_t beside, size_t first, int
 }
 
 // The source lives no longer than this: where it is a copy, only one is held at a time.
-Expected<int64_t> WeightLoader::load_tensor(const Wanted& wanted) {
+Expected<int64_t> WeightLoader::load_tensor(ops::Backend& backend, const Wanted& wanted) const {
   TRY(const TensorData source, checkpoint_.tensor(wanted.name, wanted.shape));
   if (auto* const* weight = std::get_if<std::unique_ptr<ops::Weight>*>(&wanted.into)) {
-    return load_matrix(wanted, source.view, **weight);
+    return load_matrix(backend, wanted, source.view, **weight);
   }
-  return load_vector(wanted, source.view, *std::get<Vector*>(wanted.into));
+  return load_vector(backend, wanted, source.view, *std::get<Vector*>(wanted.into));
 }
 
-Expected<int64_t> WeightLoader::load_matrix(const Wanted& wanted, const TensorView& source,
+Expected<int64_t> WeightLoader::load_matrix(ops::Backend& backend, const Wanted& wanted,
+                                            const TensorView& source,
                                             std::unique_ptr<ops::Weight>& into) {
   if (!wanted.is_converted()) {
-    TRY(into, backend_.load_weight(source));
+    TRY(into, backend.load_weight(source));
     return into->bytes();
   }
   const int64_t rows = wanted.shape[0], cols = wanted.shape[1];
@@ -107,33 +109,32 @@ Expected<int64_t> WeightLoader::load_matrix(const Wanted& wanted, const TensorVi
     widen_row(source, n, row.data());
     narrow_row(wanted.type, row.data(), cols, stored.data() + n * row_bytes);
   }
-  TRY(into, backend_.load_weight(stored.view(wanted.type, wanted.shape)));
+  TRY(into, backend.load_weight(stored.view(wanted.type, wanted.shape)));
   return into->bytes();
 }
 
-Expected<int64_t> WeightLoader::load_vector(const Wanted& wanted, const TensorView& source,
-                                            Vector& into) {
+Expected<int64_t> WeightLoader::load_vector(ops::Backend& backend, const Wanted& wanted,
+                                            const TensorView& source, Vector& into) {
   if (is_quantised(source.type())) {
     return fail(ErrorCode::kUnsupported, wanted.name + " is " +
                                              std::string(dtype_name(source.type())) +
                                              "; a norm or bias must be f32, f16 or bf16");
   }
   const int64_t bytes = dtype_bytes(DType::kF32, source.elements());
-  TRY(into.data, backend_.allocate(bytes));
+  TRY(into.data, backend.allocate(bytes));
   into.view = into.data.view(DType::kF32, source.shape());
   widen_row(source.reshaped({1, source.elements()}), 0, into.view.f32());
   return bytes;
 }
 
-Expected<int64_t> WeightLoader::load(int64_t memory_limit, int64_t beside,
+Expected<int64_t> WeightLoader::load(ops::Backend& backend, int64_t memory_limit, int64_t beside,
                                      const LoadProgress& progress) {
-  TRY_STATUS(std::move(first_error_));
-  TRY_STATUS(check_all_known());
+  TRY_STATUS(check());
   TRY_STATUS(check_room(memory_limit, beside, 0, 0));
   int64_t total = 0, done = 0, held = 0;
   for (const Wanted& wanted : wanted_) total += wanted.file_bytes();
   for (size_t i = 0; i < wanted_.size(); ++i) {
-    TRY(const int64_t bytes, load_tensor(wanted_[i]));
+    TRY(const int64_t bytes, load_tensor(backend, wanted_[i]));
     held += bytes;
     done += wanted_[i].file_bytes();
     TRY_STATUS(check_room(memory_limit, beside, i + 1, held));

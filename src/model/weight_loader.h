@@ -2,8 +2,9 @@
 //          then every tensor is converted, so a wrong file fails at once and not after minutes.
 // Owns:    the list of what is wanted; results go where the caller says, which must stay in place.
 // Threads: one.
-// Fails:   load: the checkpoint's error for the first tensor that is missing or misshapen;
-//          kUnsupported for tensors nobody wants; kTooLarge with the bytes needed and allowed.
+// Fails:   check, load: the checkpoint's error for the first tensor that is missing or misshapen;
+//          kUnsupported for tensors nobody wants. load: kTooLarge with the bytes needed and
+//          allowed.
 #pragma once
 
 #include <algorithm>
@@ -33,8 +34,8 @@ struct Linear {
 class WeightLoader {
  public:
   // weights: as ModelOptions has it.
-  WeightLoader(const Checkpoint& checkpoint, ops::Backend& backend, std::optional<DType> weights)
-      : checkpoint_(checkpoint), backend_(backend), weights_(weights) {}
+  explicit WeightLoader(const Checkpoint& checkpoint, std::optional<DType> weights = {})
+      : checkpoint_(checkpoint), weights_(weights) {}
 
   // into = tensor `name` [rows, cols].
   void want(const std::string& name, int64_t rows, int64_t cols,
@@ -46,10 +47,13 @@ class WeightLoader {
   // The checkpoint may have this tensor; it is not used.
   void ignore(const std::string& name) { known_.insert(name); }
 
+  // Whether the checkpoint has everything wanted and nothing else.
+  Status check() const;
   // Loads everything wanted, in that order; returns the bytes it takes in the backend's layout.
   // beside: bytes that will lie beside the weights once these are loaded, and count against the
   // limit (0: none) too. What a tensor needs only while it is converted counts then.
-  Expected<int64_t> load(int64_t memory_limit, int64_t beside, const LoadProgress& progress);
+  Expected<int64_t> load(ops::Backend& backend, int64_t memory_limit, int64_t beside,
+                         const LoadProgress& progress);
 
  private:
   using Destination = std::variant<std::unique_ptr<ops::Weight>*, Vector*>;
@@ -75,16 +79,16 @@ class WeightLoader {
     }
   };
   void add(const std::string& name, const Shape& shape, Destination into);
-  Status check_all_known() const;
   // Whether `limit` has room for wanted_ from `first` on, when `held` bytes lie before it.
   Status check_room(int64_t limit, int64_t beside, size_t first, int64_t held) const;
-  Expected<int64_t> load_tensor(const Wanted& wanted);
-  Expected<int64_t> load_matrix(const Wanted& wanted, const TensorView& source,
-                                std::unique_ptr<ops::Weight>& into);
-  Expected<int64_t> load_vector(const Wanted& wanted, const TensorView& source, Vector& into);
+  Expected<int64_t> load_tensor(ops::Backend& backend, const Wanted& wanted) const;
+  static Expected<int64_t> load_matrix(ops::Backend& backend, const Wanted& wanted,
+                                       const TensorView& source,
+                                       std::unique_ptr<ops::Weight>& into);
+  static Expected<int64_t> load_vector(ops::Backend& backend, const Wanted& wanted,
+                                       const TensorView& source, Vector& into);
 
   const Checkpoint& checkpoint_;
-  ops::Backend& backend_;
   std::optional<DType> weights_;
   std::vector<Wanted> wanted_;
   std::set<std::string, std::less<>> known_;
