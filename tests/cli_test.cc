@@ -249,6 +249,12 @@ TEST_F(Cli, QuantizeLeavesTheModelAlone) {
     EXPECT_EQ(coppice("quantize " + model.string() + " --out " + beside).code, 0);
   }
   EXPECT_EQ(coppice("quantize " + beside + " --out " + beside).code, 2);
+  // A file is written under this name before it takes its own.
+  const std::string partial = (dir_ / "next.gguf.partial").string();
+  std::filesystem::copy(beside, partial);
+  const Outcome run = coppice("quantize " + partial + " --out " + (dir_ / "next.gguf").string());
+  EXPECT_EQ(run.code, 2) << run.err;
+  EXPECT_EQ(std::filesystem::file_size(partial), std::filesystem::file_size(beside));
 }
 
 TEST_F(Cli, QuantizeWritesThroughALink) {

@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include "arguments.h"
+#include "base/file.h"
 #include "coppice/options.h"
 #include "exit_code.h"
 #include "interrupt.h"
@@ -35,12 +36,13 @@ std::string text_of(const model::GgufContents& contents) {
   return out;
 }
 
-// Whether writing `out` would replace the model or a file of its directory, by whatever names and
+// Whether writing `out` would overwrite the model or a file of its directory, by whatever names and
 // links. (A GGUF file there is none of the model's.)
 bool is_of_model(const std::string& out, const std::string& model) {
   namespace fs = std::filesystem;
   std::error_code ignored;
   if (fs::equivalent(out, model, ignored)) return true;
+  if (fs::equivalent(partial_path(out), model, ignored)) return true;
   for (const fs::directory_entry& entry : fs::directory_iterator(model, ignored)) {
     if (entry.path().extension() != ".gguf" && fs::equivalent(out, entry.path(), ignored)) {
       return true;
@@ -57,7 +59,7 @@ Status check_space(const std::string& out, int64_t bytes) {
       kind != std::filesystem::file_type::not_found) {
     return {};
   }
-  const std::filesystem::path folder = std::filesystem::path(out).parent_path();
+  const std::filesystem::path folder = std::filesystem::path(partial_path(out)).parent_path();
   const auto space = std::filesystem::space(folder.empty() ? "." : folder, error);
   if (error || space.available >= static_cast<uintmax_t>(bytes)) return {};
   return fail(ErrorCode::kTooLarge, out + ": takes " + format_size(bytes) + ", but " +

@@ -81,9 +81,10 @@ Status append(const std::string& path, const FileContent& content) {
   return out.write_all(content);
 }
 
-// old: of the file that is replaced, whose permissions stay; null without one.
+// path leads nowhere else. old: of the file that is replaced, whose permissions stay; null without
+// one.
 Status replace(const std::string& path, const FileContent& content, const struct stat* old) {
-  const std::string temporary = path + ".partial";
+  const std::string temporary = partial_path(path);
   const auto write = [&]() -> Status {
     Writer out(temporary, O_CREAT | O_TRUNC);
     if (!out.is_open()) return fail(system_error(temporary, "create"));
@@ -144,6 +145,8 @@ Expected<std::string> read_file(const std::string& path, size_t limit) {
   }
   return std::string(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
 }
+
+std::string partial_path(const std::string& path) { return followed(path) + ".partial"; }
 
 Status write_file(const std::string& path, std::string_view bytes) {
   return write_file(path, [&](const FileSink& sink) { return sink(bytes); });

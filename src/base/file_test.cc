@@ -79,6 +79,7 @@ TEST_F(WriteFile, FollowsLinksEvenToNothing) {
     EXPECT_TRUE(std::filesystem::is_symlink(dir_ / "second"));
     EXPECT_EQ(*read_file(at("below/target")), text);
   }
+  EXPECT_EQ(partial_path(at("first")), at("below/target.partial"));
   std::filesystem::create_symlink("round", dir_ / "round");
   EXPECT_FALSE(write_file(at("round"), "x"));
 }
