@@ -25,6 +25,9 @@ class PassingBackend : public ops::Backend {
   Expected<std::unique_ptr<ops::Weight>> load_weight(const TensorView& w) override {
     return inner_->load_weight(w);
   }
+  int64_t least_weight_bytes(DType type, const Shape& shape) const override {
+    return inner_->least_weight_bytes(type, shape);
+  }
   Expected<ops::KvLayout> kv_layout(DType type, int32_t head_dim) override {
     return inner_->kv_layout(type, head_dim);
   }

@@ -73,6 +73,7 @@ class PageBackend final : public ops::Backend {
   }
 
   Expected<std::unique_ptr<ops::Weight>> load_weight(const TensorView&) override { unused(); }
+  int64_t least_weight_bytes(DType, const Shape&) const override { unused(); }
   void embed(std::span<const int32_t>, const ops::Weight&, const TensorView&) override { unused(); }
   void rms_norm(const TensorView&, const TensorView&, float, const TensorView&) override {
     unused();

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <numeric>
+#include <sstream>
+#include <string>
 #include <vector>
 
 #include "model/gguf_export.h"
@@ -107,11 +109,30 @@ TEST_F(StoredWeights, CountWhileTheyAreConverted) {
   const auto refused = load_within(*model, limit - 1, DType::kQ8_0);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::kTooLarge);
-  EXPECT_EQ(refused.error().message,
-            "--memory " + std::to_string(limit - 1) +
-                " cannot hold the model; loading lm_head.weight needs at least " +
-                std::to_string(limit) + " bytes, " + std::to_string(converted) +
-                " of them only while it is read");
+  std::ostringstream message;
+  message << "--memory " << limit - 1
+          << " cannot hold the model; loading lm_head.weight needs at least " << limit << " bytes, "
+          << converted << " of them only while it is read";
+  EXPECT_EQ(refused.error().message, message.str());
+}
+
+// A matrix counts as the backend will hold it, here in twice the bytes of its copy, before it is
+// loaded: together they are more than the limit.
+TEST_F(StoredWeights, CountAsTheBackendWillHoldThem) {
+  const auto model = *open_random("256,2,4,2,64,512,300");  // a norm behind the last matrix
+  const auto within = [&](int64_t limit) {
+    const auto backend = make_backend("cpu", DType::kF32);
+    return Model::load(*model, *backend,
+                       {.max_rows = 1, .max_logit_rows = 1, .memory_limit = limit});
+  };
+  const auto loaded = within(0).value();
+  const int64_t limit = loaded->weight_bytes() - 4 * 256 + 2 * 256 * 512;
+  ASSERT_GE(limit, loaded->weight_bytes() + loaded->activation_bytes() + 1);
+  EXPECT_TRUE(within(limit));
+  const auto refused = within(limit - 1);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find(std::to_string(limit)), std::string::npos)
+      << refused.error().message;
 }
 
 // What a checkpoint says that it will copy is what it copies.

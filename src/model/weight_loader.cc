@@ -58,12 +58,18 @@ Status WeightLoader::check() const {
   return {};
 }
 
-Status WeightLoader::check_room(int64_t limit, int64_t beside, size_t first, int64_t held) const {
+int64_t WeightLoader::least_bytes(const ops::Backend& backend, const Wanted& wanted) {
+  if (wanted.is_matrix()) return backend.least_weight_bytes(wanted.type, wanted.shape);
+  return dtype_bytes(DType::kF32, wanted.shape.elements());
+}
+
+Status WeightLoader::check_room(const ops::Backend& backend, int64_t limit, int64_t beside,
+                                size_t first, int64_t held) const {
   if (limit == 0) return {};
   const Wanted* widest = nullptr;
   int64_t most = 0;
   for (size_t i = first; i < wanted_.size(); ++i) {
-    held += wanted_[i].least_bytes();
+    held += least_bytes(backend, wanted_[i]);
     if (const int64_t now = held + wanted_[i].passing_bytes(); now > most) {
       widest = &wanted_[i];
       most = now;
@@ -130,14 +136,14 @@ Expected<int64_t> WeightLoader::load_vector(ops::Backend& backend, const Wanted&
 Expected<int64_t> WeightLoader::load(ops::Backend& backend, int64_t memory_limit, int64_t beside,
                                      const LoadProgress& progress) {
   TRY_STATUS(check());
-  TRY_STATUS(check_room(memory_limit, beside, 0, 0));
+  TRY_STATUS(check_room(backend, memory_limit, beside, 0, 0));
   int64_t total = 0, done = 0, held = 0;
   for (const Wanted& wanted : wanted_) total += wanted.file_bytes();
   for (size_t i = 0; i < wanted_.size(); ++i) {
     TRY(const int64_t bytes, load_tensor(backend, wanted_[i]));
     held += bytes;
     done += wanted_[i].file_bytes();
-    TRY_STATUS(check_room(memory_limit, beside, i + 1, held));
+    TRY_STATUS(check_room(backend, memory_limit, beside, i + 1, held));
     if (progress) progress(done, total);
   }
   return held;

@@ -7,7 +7,6 @@
 //          allowed.
 #pragma once
 
-#include <algorithm>
 #include <memory>
 #include <optional>
 #include <set>
@@ -64,10 +63,6 @@ class WeightLoader {
     DType type;  // that the backend is given
     Destination into;
     int64_t file_bytes() const { return dtype_bytes(form.type, shape.elements()); }
-    // The least any backend holds it in: as it is given, or in 16 bits.
-    int64_t least_bytes() const {
-      return std::min(dtype_bytes(type, shape.elements()), 2 * shape.elements());
-    }
     bool is_matrix() const { return shape.rank() == 2; }
     bool is_converted() const { return is_matrix() && type != form.type; }
     // What is held beside the tensor while it is loaded: the file's bytes where they are copied,
@@ -79,8 +74,10 @@ class WeightLoader {
     }
   };
   void add(const std::string& name, const Shape& shape, Destination into);
+  static int64_t least_bytes(const ops::Backend& backend, const Wanted& wanted);
   // Whether `limit` has room for wanted_ from `first` on, when `held` bytes lie before it.
-  Status check_room(int64_t limit, int64_t beside, size_t first, int64_t held) const;
+  Status check_room(const ops::Backend& backend, int64_t limit, int64_t beside, size_t first,
+                    int64_t held) const;
   Expected<int64_t> load_tensor(ops::Backend& backend, const Wanted& wanted) const;
   static Expected<int64_t> load_matrix(ops::Backend& backend, const Wanted& wanted,
                                        const TensorView& source,

@@ -102,6 +102,8 @@ class Backend {
   // Copies w [N, K] (F32, F16, BF16 or a quantised type, on the host) into the backend's layout and
   // compute type.
   virtual Expected<std::unique_ptr<Weight>> load_weight(const TensorView& w) = 0;
+  // The least that it holds of a matrix of that type and shape; known before there is one.
+  virtual int64_t least_weight_bytes(DType type, const Shape& shape) const = 0;
   // kUnsupported names the types and head dims that work.
   virtual Expected<KvLayout> kv_layout(DType type, int32_t head_dim) = 0;
   virtual void zero_pages(const KvArena& arena, std::span<const PageId> ids) = 0;

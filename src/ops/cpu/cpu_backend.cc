@@ -120,6 +120,13 @@ Expected<std::unique_ptr<Weight>> CpuBackend::load_weight(const TensorView& w) {
   return PanelWeight::pack(pool_, kernels_, w, weights_);
 }
 
+// Whatever the padding of the last panel.
+int64_t CpuBackend::least_weight_bytes(DType type, const Shape& shape) const {
+  if (!is_quantised(type)) return dtype_bytes(weights_, shape.elements());
+  const int32_t lanes = quant_kernels(isa_).lanes;
+  return shape.elements() / dtype_block(type) * packed_block_bytes(type, lanes) / (2 * lanes);
+}
+
 Expected<KvLayout> CpuBackend::kv_layout(DType type, int32_t head_dim) {
   return cpu::kv_layout(type, head_dim);
 }

@@ -31,6 +31,7 @@ class CpuBackend : public Backend {
   Status reserve(const StepLimits& limits) override;
   int64_t scratch_bytes() const override;
   Expected<std::unique_ptr<Weight>> load_weight(const TensorView& w) override;
+  int64_t least_weight_bytes(DType type, const Shape& shape) const override;
   Expected<KvLayout> kv_layout(DType type, int32_t head_dim) override;
   void zero_pages(const KvArena& arena, std::span<const PageId> ids) override;
   void copy_slots(const KvArena& arena, PageId from, PageId to, int32_t slots) override;

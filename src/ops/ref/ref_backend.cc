@@ -43,6 +43,9 @@ class RefBackend : public Backend {
 
   Expected<Buffer> allocate(int64_t bytes) override { return allocate_lazily(bytes); }
   Expected<std::unique_ptr<Weight>> load_weight(const TensorView& w) override;
+  int64_t least_weight_bytes(DType, const Shape& shape) const override {
+    return dtype_bytes(DType::kF32, shape.elements());
+  }
   Expected<KvLayout> kv_layout(DType type, int32_t head_dim) override {
     return ref::kv_layout(type, head_dim);
   }
