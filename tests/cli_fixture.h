@@ -62,7 +62,8 @@ class Cli : public testing::Test {
   }
 
   // Runs it and sends the signal once it has printed `least` bytes.
-  Outcome interrupted(const std::string& arguments, size_t least, int signal) const {
+  Outcome interrupted(const std::string& arguments, size_t least, int signal,
+                      int after_ms = 0) const {
     const std::string out = (dir_ / "out").string(), err = (dir_ / "err").string();
     const std::string command = std::string("exec ") + COPPICE_BINARY + " " + arguments +
                                 " </dev/null >" + out + " 2>" + err;
@@ -77,6 +78,7 @@ class Cli : public testing::Test {
     while (::waitpid(child, &status, WNOHANG) == 0) {
       const auto size = std::filesystem::file_size(out, missing);
       if (!missing && size >= least) {
+        ::usleep(static_cast<useconds_t>(after_ms) * 1000);
         ::kill(child, signal);
         ::waitpid(child, &status, 0);
         break;

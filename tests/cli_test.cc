@@ -88,6 +88,19 @@ TEST_F(Cli, AnInterruptedBatchKeepsWhatIsFinished) {
   }
 }
 
+// What has nothing to show yet says so, and does not go on for the rest of its time.
+TEST_F(Cli, AnInterruptedMeasurementOrEvaluationSaysSo) {
+  for (const std::string& arguments :
+       {std::string("bench attention --heads 8 --kv-heads 8 --head-dim 64 --batch 8 --shared 1024 "
+                    "--rounds 100000 -t 1"),
+        std::string("eval --facts 64 --samples 5000 -t 1")}) {
+    const Outcome run = interrupted(arguments, 0, SIGINT, 1500);
+    EXPECT_EQ(run.code, 1) << arguments;
+    EXPECT_EQ(run.out, "") << arguments;
+    EXPECT_NE(run.err.find("interrupted"), std::string::npos) << run.err;
+  }
+}
+
 TEST_F(Cli, AnInterruptedTextEndsWithItsLine) {
   const Outcome run = interrupted("generate -t 1 -p a -n 8000 --ignore-eos", 1, SIGINT);
   EXPECT_EQ(run.code, 1);
@@ -249,6 +262,11 @@ TEST_F(Cli, QuantizeLeavesTheModelAlone) {
     EXPECT_EQ(coppice("quantize " + model.string() + " --out " + beside).code, 0);
   }
   EXPECT_EQ(coppice("quantize " + beside + " --out " + beside).code, 2);
+  EXPECT_EQ(coppice("quantize " + beside + " --out -").code, 2);
+  const std::string nowhere = (dir_ / "no" / "such.gguf").string();
+  const Outcome missing = coppice("quantize " + beside + " --out " + nowhere);
+  EXPECT_EQ(missing.code, 1);
+  EXPECT_NE(missing.err.find(nowhere + ": cannot create"), std::string::npos) << missing.err;
   // A file is written under this name before it takes its own.
   const std::string partial = (dir_ / "next.gguf.partial").string();
   std::filesystem::copy(beside, partial);

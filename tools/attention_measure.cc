@@ -23,7 +23,7 @@ void time_ways(std::vector<Way>& ways, const Effort& effort) {
   }
   spend(effort, [&] {
     for (Way& way : ways) {
-      if (!way.run) continue;
+      if (!way.run || (Interrupt::came() && !way.us.empty())) continue;
       const Stopwatch call;
       way.run();
       way.us.add(call.us());

@@ -152,12 +152,12 @@ Status run(const Flags& flags) {
   TRY(const ops::cpu::Isa isa, isa_of(flags.machine));
   const int threads = flags.machine.thread_count();
   const bool preset = !flags.preset.empty();
+  const Interrupt interrupt;
   TRY(Ceilings ceilings, measure_ceilings(threads, isa));
   if (preset && !flags.json) {
     print_text_line(kTableHead, "us per layer and step", "two-phase", "KV outer", "seq outer",
                     "copies", "gain", "floor", "ideal");
   }
-  const Interrupt interrupt;
   ProgressLine progress("attention");
   Summary summary;
   std::map<std::string, double> fractions;  // as they were printed
@@ -171,6 +171,7 @@ Status run(const Flags& flags) {
     put_parameters(json, row.spec, threads, ops::cpu::isa_name(isa));
     auto measured = measure_attention(shape, ceilings, flags.effort,
                                       {.threads = threads, .isa = flags.machine.isa});
+    if (interrupt.came()) return fail(ErrorCode::kCancelled, "interrupted");
     if (!measured && (!preset || measured.error().code != ErrorCode::kTooLarge)) {
       return fail(measured.error());
     }

@@ -76,7 +76,7 @@ ordered_json ceilings_json(const Ceilings& c) {
 Status run(const Flags& flags) {
   TRY(const ops::cpu::Isa isa, isa_of(flags.machine));
   std::error_code error;
-  std::filesystem::create_directories(flags.out, error);
+  const bool made = std::filesystem::create_directories(flags.out, error);
   if (error) {
     return fail(ErrorCode::kNotFound,
                 flags.out + ": cannot be made (" + error.message() + "); name another --out");
@@ -91,7 +91,10 @@ Status run(const Flags& flags) {
   constexpr int64_t kParts = 5 + 12 + 10;  // of Table 1, Table 3 and Figure 3
   const Interrupt interrupt;
   options.progress = [&](const std::string& what) -> Status {
-    if (interrupt.came()) return fail(ErrorCode::kCancelled, "interrupted; nothing is written");
+    if (interrupt.came()) {
+      if (made) std::filesystem::remove(flags.out, error);
+      return fail(ErrorCode::kCancelled, "interrupted; nothing is written");
+    }
     progress.show(done++, kParts, what);
     return {};
   };

@@ -8,6 +8,7 @@
 
 #include "coppice/options.h"
 #include "int8_ceiling.h"
+#include "interrupt.h"
 #include "ops/cpu/attention.h"
 #include "ops/lazy_memory.h"
 #include "read_ceiling.h"
@@ -116,7 +117,7 @@ Expected<Ceilings> measure_ceilings(int threads, ops::cpu::Isa isa) {
   for (int pass = 0; pass < kMostPasses; ++pass) {
     const Ceilings before = ceilings;
     TRY_STATUS(raise_ceilings(ceilings));
-    if (ceilings.risen_over(before) < kSettled) break;
+    if (ceilings.risen_over(before) < kSettled || Interrupt::came()) break;
   }
   return ceilings;
 }

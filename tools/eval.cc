@@ -15,6 +15,7 @@
 #include "coppice/engine.h"
 #include "eval/storefront_cases.h"
 #include "exit_code.h"
+#include "interrupt.h"
 #include "model_flags.h"
 #include "open_engine.h"
 #include "progress.h"
@@ -69,7 +70,8 @@ Expected<std::map<std::string, Score>> ask(Engine& engine, const std::vector<Cas
     TRY(const RequestId id, engine.submit(std::move(request), answers.back()));
     static_cast<void>(id);
   }
-  engine.run();
+  engine.run([] { return Interrupt::came(); });
+  if (Interrupt::came()) return fail(ErrorCode::kCancelled, "interrupted");
   std::map<std::string, Score> scores;
   for (size_t i = 0; i < cases.size(); ++i) {
     const Result& result = answers[i]->result();
@@ -148,6 +150,7 @@ Status evaluate(const EvalFlags& flags) {
   TRY(EngineOptions options, options_of(flags.model));
   options.max_queued = std::max(options.max_queued, flags.samples);
   TRY(const std::unique_ptr<Engine> engine, open_engine(options));
+  const Interrupt interrupt;
   for (const int facts : flags.facts) {
     TRY(const ordered_json line, storefront_task(*engine, flags, facts));
     print(line, flags.model.json);

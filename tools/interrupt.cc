@@ -7,7 +7,7 @@
 namespace coppice::tools {
 namespace {
 
-constexpr int kSignals[] = {SIGINT, SIGTERM};
+constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP};
 
 std::atomic<bool> signalled = false;
 static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler takes no lock");
@@ -40,8 +40,9 @@ Interrupt::~Interrupt() {
       ::signal(number, SIG_DFL);
     }
   }
+  signalled = false;
 }
 
-bool Interrupt::came() const { return signalled; }
+bool Interrupt::came() { return signalled; }
 
 }  // namespace coppice::tools

@@ -1,5 +1,6 @@
-// What:    Ctrl-C and SIGTERM as a question that a running command asks, so that it ends in order.
-// Owns:    the handlers of both signals while it lives; one at a time.
+// What:    Ctrl-C, SIGTERM and a closed terminal as a question that a running command asks, so that
+//          it ends in order.
+// Owns:    the handlers of these signals while it lives; one at a time.
 // Threads: any may ask.
 // Fails:   never. The second signal ends the process as if there were no handler.
 #pragma once
@@ -13,7 +14,8 @@ class Interrupt {
   Interrupt(const Interrupt&) = delete;
   Interrupt& operator=(const Interrupt&) = delete;
 
-  bool came() const;
+  // False too where there is none.
+  static bool came();
 };
 
 }  // namespace coppice::tools

@@ -2,6 +2,7 @@
 // codes.
 #include <algorithm>
 #include <cctype>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <functional>
@@ -145,6 +146,8 @@ int run(std::vector<std::string> arguments) {
 }  // namespace coppice::tools
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ,
+              SIG_IGN);  // a limit of file sizes is the error of a write, as a full disk is
   try {
     return coppice::tools::run(std::vector<std::string>(argv + 1, argv + argc));
   } catch (const std::exception& error) {

@@ -79,6 +79,10 @@ Status quantize(const Flags& flags) {
   if (!flags.random_weights.empty()) {
     TRY(from, random_model(flags.random_weights));
   }
+  if (flags.out == "-") {
+    return fail(ErrorCode::kInvalidArgument,
+                "--out is -; it takes the name of a file (/dev/stdout for standard output)");
+  }
   if (is_of_model(flags.out, from)) {
     return fail(ErrorCode::kInvalidArgument,
                 "--out is " + flags.out + ", a file of the model itself; it takes another name");

@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "interrupt.h"
 
 namespace coppice::tools {
 
@@ -65,13 +66,15 @@ class Stopwatch {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-// Calls round() until the effort is spent; never more than kMostRounds times.
+// Calls round() until the effort is spent or the command interrupted; never more than kMostRounds
+// times.
 template <class Round>
 void spend(const Effort& effort, const Round& round) {
   constexpr int32_t kMostRounds = 200;
   const Stopwatch spent;
   for (int32_t i = 0; i < std::max(kMostRounds, effort.rounds); ++i) {
     if (i >= effort.rounds && spent.seconds() > effort.seconds) return;
+    if (i > 0 && Interrupt::came()) return;
     round();
   }
 }

@@ -87,7 +87,7 @@ Status replace(const std::string& path, const FileContent& content, const struct
   const std::string temporary = partial_path(path);
   const auto write = [&]() -> Status {
     Writer out(temporary, O_CREAT | O_TRUNC);
-    if (!out.is_open()) return fail(system_error(temporary, "create"));
+    if (!out.is_open()) return fail(system_error(path, "create"));
     if (old != nullptr && ::fchmod(out.fd(), old->st_mode & 07777) != 0) {
       return fail(system_error(temporary, "change the permissions"));
     }

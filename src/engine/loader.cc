@@ -54,9 +54,14 @@ ops::StepLimits step_limits(const EngineOptions& options, int64_t ctx,
               std::max({int64_t{config.hidden_size}, int64_t{config.intermediate_size}, queries})};
 }
 
+// A page for each layer and head.
+int64_t least_budget(const ops::KvLayout& layout, const model::ModelConfig& config) {
+  return layout.page_bytes * config.num_hidden_layers * config.num_key_value_heads;
+}
+
 Status holds_a_page_each(const EngineOptions& options, const ops::KvLayout& layout,
                          const model::ModelConfig& config) {
-  const int64_t least = layout.page_bytes * config.num_hidden_layers * config.num_key_value_heads;
+  const int64_t least = least_budget(layout, config);
   if (!options.kv_budget || *options.kv_budget >= least) return {};
   return fail(ErrorCode::kInvalidArgument, "--kv-budget is " + std::to_string(*options.kv_budget) +
                                                "; this model takes at least " +
@@ -66,12 +71,14 @@ Status holds_a_page_each(const EngineOptions& options, const ops::KvLayout& layo
 
 // The bytes of pages: as asked, else a quarter of what was available, within --memory and the
 // limit that was asked for.
-Expected<int64_t> kv_budget_of(const EngineOptions& options, int64_t available, int64_t fixed) {
+// page: the least budget there is.
+Expected<int64_t> kv_budget_of(const EngineOptions& options, int64_t available, int64_t fixed,
+                               int64_t page) {
   if (options.kv_budget) {
     TRY_STATUS(fits_memory(options, fixed, "--kv-budget", *options.kv_budget));
     return *options.kv_budget;
   }
-  TRY_STATUS(fits_memory(options, fixed, "a page", 1));
+  TRY_STATUS(fits_memory(options, fixed, "a page for each layer and head", page));
   int64_t budget = available / 4;
   if (options.memory) budget = std::min(budget, *options.memory - fixed);
   if (options.kv_budget_limit) budget = std::min(budget, *options.kv_budget_limit);
@@ -119,7 +126,7 @@ Expected<Loaded> load(const EngineOptions& options, std::unique_ptr<ops::Backend
   out.info.weight_bytes = parts.model->weight_bytes();
   out.info.activation_bytes = parts.model->activation_bytes() + parts.backend->scratch_bytes();
   const int64_t fixed = out.info.weight_bytes + out.info.activation_bytes;
-  TRY(out.limits.kv_budget, kv_budget_of(options, available, fixed));
+  TRY(out.limits.kv_budget, kv_budget_of(options, available, fixed, least_budget(layout, config)));
   out.limits.kv_budget_limit = options.kv_budget_limit.value_or(out.limits.kv_budget);
   TRY_STATUS(fits_memory(options, fixed, "kv_budget_limit", out.limits.kv_budget_limit));
   out.limits.max_rows = options.max_rows;

@@ -33,8 +33,17 @@ TEST(Load, TheBackendsScratchCountsAgainstTheMemory) {
   const auto refused = load_with(options);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::kTooLarge);
-  EXPECT_NE(refused.error().message.find(std::to_string(fixed + 1)), std::string::npos)
+  // What it names is what it takes: a page for each layer and head beside them.
+  const model::ModelConfig& config = free->parts.checkpoint->config();
+  const ops::KvLayout layout = free->parts.backend->kv_layout(DType::kF32, config.head_dim).value();
+  const int64_t least =
+      fixed + layout.page_bytes * config.num_hidden_layers * config.num_key_value_heads;
+  EXPECT_NE(refused.error().message.find(std::to_string(least)), std::string::npos)
       << refused.error().message;
+  options.memory = least;
+  EXPECT_TRUE(load_with(options));
+  options.memory = least - 1;
+  EXPECT_FALSE(load_with(options));
 }
 
 TEST(Load, TheKvTypeDecidesTheBytesOfATokenAndThePagesOfABudget) {

@@ -180,7 +180,10 @@ Expected<ModelConfig> random_config(const std::string& shape) {
   config.tie_word_embeddings = true;
   config.bos_token_id = 256;
   config.eos_token_ids = {257};
-  TRY_STATUS(check_config(config, "random weights"));
+  if (const Status checked = check_config(config, "random weights of shape " + quote_name(shape));
+      !checked) {
+    return fail(ErrorCode::kInvalidArgument, checked.error().message);
+  }
   config.rope_inv_freq = rope_inverse_frequencies(config.rope_theta, config.head_dim, {});
   return config;
 }
