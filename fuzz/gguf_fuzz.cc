@@ -24,14 +24,15 @@ void read_tensors(const model::GgufFile& file, const model::Checkpoint& checkpoi
   uint64_t sum = 0;
   for (const auto& [name, entry] : file.tensors()) {
     const std::string hf = model::gguf_to_hf(name);
-    const auto type = checkpoint.check(hf, entry.shape);
+    const auto form = checkpoint.check(hf, entry.shape);
     const auto tensor = checkpoint.tensor(hf, entry.shape);
-    REQUIRE(type.has_value() == tensor.has_value());
+    REQUIRE(form.has_value() == tensor.has_value());
     if (!tensor) {
       require_one_line(tensor.error().message);
       continue;
     }
-    REQUIRE(tensor->view.type() == *type);
+    REQUIRE(tensor->view.type() == form->type);
+    REQUIRE(tensor->copy.bytes() == form->copy_bytes);
     const auto* bytes = static_cast<const uint8_t*>(tensor->view.raw());
     for (int64_t i = 0; i < tensor->view.bytes(); ++i) sum += bytes[i];
   }
