@@ -68,6 +68,7 @@ test-train:
 	cmake --preset train -DCOPPICE_TESTS=ON > /dev/null
 	cmake --build --preset train -j $(JOBS) --target coppice-train train_test eval_test
 	cd build/train && $(CTEST) -R '^(train_test|eval_test)$$'
+	@scripts/print_skips.py build/train
 
 soak: test-release
 	cmake --preset fuzz > /dev/null

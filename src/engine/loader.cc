@@ -70,15 +70,14 @@ Status holds_a_page_each(const EngineOptions& options, const ops::KvLayout& layo
 }
 
 // The bytes of pages: as asked, else a quarter of what was available, within --memory and the
-// limit that was asked for.
-// page: the least budget there is.
+// limit that was asked for. least: what any budget takes.
 Expected<int64_t> kv_budget_of(const EngineOptions& options, int64_t available, int64_t fixed,
-                               int64_t page) {
+                               int64_t least) {
   if (options.kv_budget) {
     TRY_STATUS(fits_memory(options, fixed, "--kv-budget", *options.kv_budget));
     return *options.kv_budget;
   }
-  TRY_STATUS(fits_memory(options, fixed, "a page for each layer and head", page));
+  TRY_STATUS(fits_memory(options, fixed, "a page for each layer and head", least));
   int64_t budget = available / 4;
   if (options.memory) budget = std::min(budget, *options.memory - fixed);
   if (options.kv_budget_limit) budget = std::min(budget, *options.kv_budget_limit);
