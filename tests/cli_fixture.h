@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
@@ -26,6 +27,7 @@ namespace coppice {
 struct Outcome {
   int code = -1;
   std::string out, err;
+  double seconds_after_signal = 0;
   std::vector<nlohmann::json> lines() const {
     std::vector<nlohmann::json> parsed;
     std::istringstream text(out);
@@ -70,9 +72,12 @@ class Cli : public testing::Test {
     std::filesystem::remove(out);  // of an earlier run
     const pid_t child = ::fork();
     if (child == 0) {
+      ::signal(signal, SIG_DFL);  // whatever started the tests may ignore it
       ::execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
       ::_exit(127);
     }
+    using Clock = std::chrono::steady_clock;
+    Clock::time_point sent = Clock::now();
     int status = 0;
     std::error_code missing;
     while (::waitpid(child, &status, WNOHANG) == 0) {
@@ -80,12 +85,23 @@ class Cli : public testing::Test {
       if (!missing && size >= least) {
         ::usleep(static_cast<useconds_t>(after_ms) * 1000);
         ::kill(child, signal);
+        sent = Clock::now();
         ::waitpid(child, &status, 0);
         break;
       }
       ::usleep(2000);
     }
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, *read_file(out), *read_file(err)};
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, *read_file(out), *read_file(err),
+            std::chrono::duration<double>(Clock::now() - sent).count()};
+  }
+
+  // As long as it has not come to asking, the signal just ends it: then later.
+  Outcome interrupted_when_it_listens(const std::string& arguments) const {
+    Outcome run;
+    for (int after_ms = 500; run.code == -1 && after_ms < 100'000; after_ms *= 2) {
+      run = interrupted(arguments, 0, SIGINT, after_ms);
+    }
+    return run;
   }
 
   Outcome generate(const std::string& arguments, const std::string& input = "/dev/null") const {

@@ -88,17 +88,39 @@ TEST_F(Cli, AnInterruptedBatchKeepsWhatIsFinished) {
   }
 }
 
-// What has nothing to show yet says so, and does not go on for the rest of its time.
+// What has nothing to show yet says so, and does not go on for the rest of its time, which would be
+// many minutes.
 TEST_F(Cli, AnInterruptedMeasurementOrEvaluationSaysSo) {
   for (const std::string& arguments :
        {std::string("bench attention --heads 8 --kv-heads 8 --head-dim 64 --batch 8 --shared 1024 "
                     "--rounds 100000 -t 1"),
         std::string("eval --facts 64 --samples 5000 -t 1")}) {
-    const Outcome run = interrupted(arguments, 0, SIGINT, 1500);
+    const Outcome run = interrupted_when_it_listens(arguments);
     EXPECT_EQ(run.code, 1) << arguments;
     EXPECT_EQ(run.out, "") << arguments;
     EXPECT_NE(run.err.find("interrupted"), std::string::npos) << run.err;
+    EXPECT_LT(run.seconds_after_signal, 60) << arguments;
   }
+}
+
+TEST_F(Cli, AnInterruptedPaperLeavesNoFolder) {
+  const Outcome run = interrupted_when_it_listens("bench paper --scale 16 --seconds 60 --out " +
+                                                  (dir_ / "new" / "a" / "b").string());
+  EXPECT_EQ(run.code, 1) << run.err;
+  EXPECT_FALSE(std::filesystem::exists(dir_ / "new"));
+}
+
+TEST_F(Cli, ALimitOfFileSizesIsAnErrorAndLeavesNothing) {
+  const std::string out = (dir_ / "q.gguf").string(), err = (dir_ / "err").string();
+  const std::string command = "ulimit -f 16; " COPPICE_BINARY
+                              " quantize --random-weights tiny --type F32 --out " +
+                              out + " 2>" + err;
+  const int status = std::system(command.c_str());
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 1);
+  EXPECT_EQ(*read_file(err), "coppice: " + out + ": cannot write: File too large\n");
+  EXPECT_FALSE(std::filesystem::exists(out));
+  EXPECT_FALSE(std::filesystem::exists(out + ".partial"));
 }
 
 TEST_F(Cli, AnInterruptedTextEndsWithItsLine) {
@@ -232,7 +254,7 @@ TEST_F(Cli, QuantizeSaysWhatItTakes) {
     EXPECT_NE(run.err.find(part), std::string::npos) << run.err;
   };
   refused(model + " --type Q3_K" + out, 2, "--type is \"Q3_K\"; it takes Q8_0, Q4_0, Q4_K");
-  refused(model + " --type q6_k" + out, 2, "--type");
+  refused(model + " --type i8" + out, 2, "--type");
   refused(model, 2, "--out");
   refused(out, 2, "quantize takes a model or --random-weights SHAPE");
   refused(model + " --random-weights tiny" + out, 2, "--random-weights");

@@ -28,6 +28,9 @@ class PassingBackend : public ops::Backend {
   int64_t least_weight_bytes(DType type, const Shape& shape) const override {
     return inner_->least_weight_bytes(type, shape);
   }
+  int64_t loading_bytes(DType type, const Shape& shape) const override {
+    return inner_->loading_bytes(type, shape);
+  }
   Expected<ops::KvLayout> kv_layout(DType type, int32_t head_dim) override {
     return inner_->kv_layout(type, head_dim);
   }

@@ -57,7 +57,8 @@ double mean_nll(const Checkpoint& checkpoint, const char* backend_name,
 
 class QuantisedQuality : public ::testing::TestWithParam<DType> {};
 INSTANTIATE_TEST_SUITE_P(, QuantisedQuality,
-                         ::testing::Values(DType::kQ8_0, DType::kQ4_0, DType::kQ4_K),
+                         ::testing::Values(DType::kQ8_0, DType::kQ4_0, DType::kQ4_K, DType::kQ5_K,
+                                           DType::kQ6_K),
                          [](const auto& test) { return std::string(dtype_name(test.param)); });
 
 TEST_P(QuantisedQuality, IsWithinHalfAPercentOfTheDequantisedArithmetic) {

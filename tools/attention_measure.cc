@@ -64,6 +64,7 @@ void hold_against(const Ceilings& ceilings, AttentionMeasured& measured) {
   json["floor_us"] = floors.floor_us;
   json["ideal_floor_us"] = floors.ideal_us;
   json["floor_fraction"] = floors.floor_us / two_phase;
+  json["floor_fraction_p10"] = floors.floor_us / json["two_phase_us_p10"].get<double>();
   json["ideal_fraction"] = floors.ideal_us / two_phase;
   json["flops"] = floors.total.flops;
   json["bytes"] = floors.total.bytes;

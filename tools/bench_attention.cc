@@ -1,5 +1,4 @@
 #include <cstdio>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -10,6 +9,7 @@
 #include "attention_measure.h"
 #include "attention_presets.h"
 #include "attention_spec.h"
+#include "attention_summary.h"
 #include "bench_commands.h"
 #include "bench_flags.h"
 #include "exit_code.h"
@@ -63,45 +63,6 @@ Expected<std::vector<PresetRow>> rows_of(const Flags& flags) {
   return rows;
 }
 
-// What a preset amounts to, over the rows that were measured.
-class Summary {
- public:
-  void add(const std::string& name, AttentionMeasured measured) {
-    rows_.emplace_back(name, std::move(measured));
-  }
-  // Geometric means; ratios are another way's time over two-phase's. Fractions are those of the
-  // ceilings known at the end, as are the rows' own, which stand beside them by name.
-  ordered_json json(const std::string& preset, const Ceilings& ceilings) {
-    std::vector<double> floor, ideal, shared, unshared;
-    ordered_json by_name = ordered_json::object();
-    for (auto& [name, measured] : rows_) {
-      hold_against(ceilings, measured);
-      const ordered_json& line = measured.json;
-      by_name[name] = line["floor_fraction"];
-      floor.push_back(line["floor_fraction"]);
-      ideal.push_back(line["ideal_fraction"]);
-      shared.push_back(shared_page_ratio(line));
-      if (line["per_sequence_unshared_us"].is_null()) continue;
-      unshared.push_back(line["per_sequence_unshared_us"].get<double>() /
-                         line["two_phase_us"].get<double>());
-    }
-    const auto mean = [](const std::vector<double>& values) {
-      return values.empty() ? ordered_json() : ordered_json(geometric_mean(values));
-    };
-    ordered_json summary{{"preset", preset}, {"cases", floor.size()}};
-    summary["floor_fraction"] = mean(floor);
-    summary["ideal_fraction"] = mean(ideal);
-    summary["best_shared_pages_ratio"] = mean(shared);
-    summary["unshared_ratio"] = mean(unshared);
-    summary["unshared_cases"] = unshared.size();  // copies of the others do not fit the memory
-    summary["floor_fractions"] = std::move(by_name);
-    return {{"summary", std::move(summary)}};
-  }
-
- private:
-  std::vector<std::pair<std::string, AttentionMeasured>> rows_;
-};
-
 void print_all_keys(const ordered_json& json) {
   for (const auto& [key, value] : json.items()) {
     print_text_line("%-32s %s", key.c_str(), value.dump().c_str());
@@ -126,26 +87,6 @@ void print_table_row(const ordered_json& json) {
                   json["ideal_fraction"].get<double>());
 }
 
-void print_summary(const ordered_json& line, const std::map<std::string, double>& printed) {
-  const ordered_json& s = line["summary"];
-  const auto number = [&](const char* key) {
-    char text[32] = "-";
-    if (!s[key].is_null()) std::snprintf(text, sizeof(text), "%.2f", s[key].get<double>());
-    return std::string(text);
-  };
-  print_text_line(
-      "geometric means of %d cases: floor fraction %s, ideal fraction %s; best way over shared "
-      "pages %sx and private copies (%d cases that fit the memory) %sx two-phase's time",
-      s["cases"].get<int>(), number("floor_fraction").c_str(), number("ideal_fraction").c_str(),
-      number("best_shared_pages_ratio").c_str(), s["unshared_cases"].get<int>(),
-      number("unshared_ratio").c_str());
-  for (const auto& [name, fraction] : s["floor_fractions"].items()) {
-    if (printed.at(name) - fraction.get<double>() < 0.01) continue;
-    print_text_line("%-52s floor fraction %.2f against the ceilings known at the end", name.c_str(),
-                    fraction.get<double>());
-  }
-}
-
 Status run(const Flags& flags) {
   TRY(const std::vector<PresetRow> rows, rows_of(flags));
   for (const PresetRow& row : rows) TRY_STATUS(shape_of(row.spec));
@@ -154,16 +95,15 @@ Status run(const Flags& flags) {
   const bool preset = !flags.preset.empty();
   const Interrupt interrupt;
   TRY(Ceilings ceilings, measure_ceilings(threads, isa));
+  TRY_STATUS(Interrupt::check());
   if (preset && !flags.json) {
     print_text_line(kTableHead, "us per layer and step", "two-phase", "KV outer", "seq outer",
                     "copies", "gain", "floor", "ideal");
   }
   ProgressLine progress("attention");
-  Summary summary;
-  std::map<std::string, double> fractions;  // as they were printed
+  AttentionSummary summary;
   int64_t done = 0;
   for (const PresetRow& row : rows) {
-    if (interrupt.came()) return fail(ErrorCode::kCancelled, "interrupted");
     progress.show(done++, static_cast<int64_t>(rows.size()), row.name);
     TRY(const AttentionShape shape, shape_of(row.spec));
     ordered_json json;
@@ -171,14 +111,13 @@ Status run(const Flags& flags) {
     put_parameters(json, row.spec, threads, ops::cpu::isa_name(isa));
     auto measured = measure_attention(shape, ceilings, flags.effort,
                                       {.threads = threads, .isa = flags.machine.isa});
-    if (interrupt.came()) return fail(ErrorCode::kCancelled, "interrupted");
+    TRY_STATUS(Interrupt::check());
     if (!measured && (!preset || measured.error().code != ErrorCode::kTooLarge)) {
       return fail(measured.error());
     }
     if (measured) {
       json.update(measured->json);
-      fractions[row.name] = measured->json["floor_fraction"];
-      summary.add(row.name, std::move(*measured));
+      summary.add(row, std::move(*measured));
     } else {
       json["skipped"] = measured.error().message;
     }
@@ -190,8 +129,8 @@ Status run(const Flags& flags) {
     }
   }
   if (!preset) return {};
-  const ordered_json line = summary.json(flags.preset, ceilings);
-  flags.json ? print_json_line(line) : print_summary(line, fractions);
+  summary.hold_against(ceilings);
+  flags.json ? print_json_line(summary.json(flags.preset)) : summary.print(flags.preset);
   return {};
 }
 

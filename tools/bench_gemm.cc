@@ -158,9 +158,10 @@ Status run(const Flags& flags) {
   TRY(const ops::cpu::Isa isa, isa_of(flags.machine));
   const std::string_view isa_name = ops::cpu::isa_name(isa);
   const int threads = flags.machine.thread_count();
-  TRY(Ceilings ceilings, measure_ceilings(threads, isa));
-  if (!flags.json) print_head(flags, ceilings, isa_name);
   const Interrupt interrupt;
+  TRY(Ceilings ceilings, measure_ceilings(threads, isa));
+  TRY_STATUS(Interrupt::check());
+  if (!flags.json) print_head(flags, ceilings, isa_name);
   ProgressLine progress("products");
   const auto total =
       static_cast<int64_t>(flags.types.size() * flags.shapes.size() * flags.rows.size() * 2);
@@ -174,11 +175,11 @@ Status run(const Flags& flags) {
       TRY_STATUS(gemm->load(shape, last_level_cache()));
       for (const int32_t rows : flags.rows) {
         for (const bool cold : {false, true}) {
-          if (interrupt.came()) return fail(ErrorCode::kCancelled, "interrupted");
           progress.show(done++, total, type_name(type) + " " + shape_name(shape));
           if (cold && !gemm->has_cold()) continue;
           const Point point{type, shape, rows, cold};
           const Samples us = measure(*gemm, point, flags.effort);
+          TRY_STATUS(Interrupt::check());
           TRY_STATUS(raise_ceilings(ceilings));
           const ordered_json json = line_of(point, *gemm, us, ceilings, flags, isa_name);
           progress.clear();

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 #include <system_error>
+#include <vector>
 
 #include "arguments.h"
 #include "base/file.h"
@@ -73,31 +74,51 @@ ordered_json ceilings_json(const Ceilings& c) {
           {"noisy", c.noisy}};
 }
 
+// Folders for what is still to be measured, made before minutes go into it; what nothing was
+// written to goes with this.
+class MadeFolders {
+ public:
+  static Expected<MadeFolders> create(const std::filesystem::path& path) {
+    MadeFolders out;
+    std::error_code error;
+    const auto is_missing = [&](const std::filesystem::path& at) {
+      return std::filesystem::symlink_status(at, error).type() ==
+             std::filesystem::file_type::not_found;
+    };
+    for (auto at = path; !at.empty() && is_missing(at); at = at.parent_path()) {
+      out.made_.push_back(at);
+    }
+    std::filesystem::create_directories(path, error);
+    if (!error) return out;
+    return fail(ErrorCode::kNotFound,
+                path.string() + ": cannot be made (" + error.message() + "); name another --out");
+  }
+  MadeFolders(MadeFolders&&) = default;
+  MadeFolders& operator=(MadeFolders&&) = default;
+  ~MadeFolders() {
+    std::error_code not_empty;
+    for (const auto& folder : made_) std::filesystem::remove(folder, not_empty);
+  }
+
+ private:
+  MadeFolders() = default;
+  std::vector<std::filesystem::path> made_;  // the deepest first
+};
+
 Status run(const Flags& flags) {
   TRY(const ops::cpu::Isa isa, isa_of(flags.machine));
-  std::error_code error;
-  const bool made = std::filesystem::create_directories(flags.out, error);
-  if (error) {
-    return fail(ErrorCode::kNotFound,
-                flags.out + ": cannot be made (" + error.message() + "); name another --out");
-  }
+  const Interrupt interrupt;
+  TRY(const MadeFolders folders, MadeFolders::create(flags.out));
   const int threads = flags.machine.thread_count();
   TRY(Ceilings ceilings, measure_ceilings(threads, isa));
+  TRY_STATUS(Interrupt::check());
   ProgressLine progress("paper");
   PaperOptions options = flags.paper;
   options.threads = threads;
   options.isa = flags.machine.isa;
   int64_t done = 0;
   constexpr int64_t kParts = 5 + 12 + 10;  // of Table 1, Table 3 and Figure 3
-  const Interrupt interrupt;
-  options.progress = [&](const std::string& what) -> Status {
-    if (interrupt.came()) {
-      if (made) std::filesystem::remove(flags.out, error);
-      return fail(ErrorCode::kCancelled, "interrupted; nothing is written");
-    }
-    progress.show(done++, kParts, what);
-    return {};
-  };
+  options.progress = [&](const std::string& part) { progress.show(done++, kParts, part); };
   ordered_json report{{"date", today()},
                       {"machine", processor_name() + ", " + std::to_string(threads) + " threads, " +
                                       std::string(ops::cpu::isa_name(isa)) + ", last-level cache " +
@@ -107,7 +128,6 @@ Status run(const Flags& flags) {
   TRY(report["table1"], paper_table1(ceilings, options));
   TRY(report["table3"], paper_table3_measured(ceilings, options));
   TRY(report["figure3"], paper_figure3(options));
-  TRY_STATUS(options.progress("the report"));
   report["ceilings"] = ceilings_json(ceilings);
   progress.clear();
   const std::filesystem::path out(flags.out);

@@ -3,6 +3,7 @@
 // Threads: one; torch's own below.
 // Fails:   2 for unknown or invalid flags, 1 for everything else, one line on stderr.
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 
@@ -21,6 +22,8 @@ int report(const coppice::Error& error) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // A limit of file sizes is the error of a write, as a full disk is.
+  std::signal(SIGXFSZ, SIG_IGN);
   auto arguments = coppice::tools::expand_config({argv + 1, argv + argc});
   if (!arguments) return report(arguments.error());
   std::reverse(arguments->begin(), arguments->end());  // the order CLI11 takes a vector in

@@ -69,7 +69,7 @@ Expected<double> EngineBench::run(std::vector<Job> jobs, int64_t rows) {
   }
   engine_->run([this] { return interrupt_.came(); });
   const double seconds = clock.seconds();
-  if (interrupt_.came()) return fail(ErrorCode::kCancelled, "interrupted");
+  TRY_STATUS(Interrupt::check());
   if (ledger->error()) return fail(*ledger->error());
   if (ledger->rows() != rows || ledger->generated() != wanted) {
     return fail(ErrorCode::kTooLarge,

@@ -71,7 +71,7 @@ Expected<std::map<std::string, Score>> ask(Engine& engine, const std::vector<Cas
     static_cast<void>(id);
   }
   engine.run([] { return Interrupt::came(); });
-  if (Interrupt::came()) return fail(ErrorCode::kCancelled, "interrupted");
+  TRY_STATUS(Interrupt::check());
   std::map<std::string, Score> scores;
   for (size_t i = 0; i < cases.size(); ++i) {
     const Result& result = answers[i]->result();
@@ -154,6 +154,7 @@ Status evaluate(const EvalFlags& flags) {
   for (const int facts : flags.facts) {
     TRY(const ordered_json line, storefront_task(*engine, flags, facts));
     print(line, flags.model.json);
+    std::fflush(stdout);  // an interruption takes nothing of what was finished
   }
   return {};
 }

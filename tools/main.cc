@@ -146,8 +146,8 @@ int run(std::vector<std::string> arguments) {
 }  // namespace coppice::tools
 
 int main(int argc, char** argv) {
-  std::signal(SIGXFSZ,
-              SIG_IGN);  // a limit of file sizes is the error of a write, as a full disk is
+  // A limit of file sizes is the error of a write, as a full disk is.
+  std::signal(SIGXFSZ, SIG_IGN);
   try {
     return coppice::tools::run(std::vector<std::string>(argv + 1, argv + argc));
   } catch (const std::exception& error) {

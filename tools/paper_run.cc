@@ -8,6 +8,7 @@
 #include "attention_presets.h"
 #include "decode_curve.h"
 #include "gemm_case.h"
+#include "interrupt.h"
 
 namespace coppice::tools {
 namespace {
@@ -37,6 +38,12 @@ constexpr PaperRate kFigure3[] = {
     {4096, 512, 21.04, 101.69}, {4096, 1024, 19.85, 81.69},  {4096, 2048, 17.98, 58.33},
     {4096, 4096, 15.12, 37.05},
 };
+
+Status begin_part(const PaperOptions& options, const std::string& part) {
+  TRY_STATUS(Interrupt::check());
+  if (options.progress) options.progress(part);
+  return {};
+}
 
 int32_t scaled(int32_t n, const PaperOptions& options) { return std::max(1, n / options.scale); }
 
@@ -92,14 +99,14 @@ ordered_json layer_row(int32_t batch, const char* part, const Counts& counts, do
 Expected<ordered_json> paper_table1(Ceilings& ceilings, const PaperOptions& options) {
   const int32_t h = scaled(kHidden, options), inner = scaled(kInner, options);
   const int32_t heads = scaled(kHeads, options), context = scaled(kContext, options);
-  TRY_STATUS(options.progress("Table 1, QKV projections"));
+  TRY_STATUS(begin_part(options, "Table 1, QKV projections"));
   TRY(const auto qkv, product_us(3 * h, h, options));
-  TRY_STATUS(options.progress("Table 1, MLP"));
+  TRY_STATUS(begin_part(options, "Table 1, MLP"));
   TRY(const auto up, product_us(inner, h, options));
   TRY(const auto down, product_us(h, inner, options));
   ordered_json rows = ordered_json::array();
   for (const PaperLayer& row : kTable1) {
-    TRY_STATUS(options.progress("Table 1, attention of " + std::to_string(row.batch)));
+    TRY_STATUS(begin_part(options, "Table 1, attention of " + std::to_string(row.batch)));
     const int32_t b = row.batch;
     AttentionSpec spec{.heads = heads, .kv_heads = heads, .head_dim = kHeadDim};
     spec.batch = b;
@@ -123,7 +130,7 @@ Expected<ordered_json> paper_table3_measured(Ceilings& ceilings, const PaperOpti
   std::vector<AttentionSpec> specs;
   std::vector<AttentionMeasured> measured;
   for (const PresetRow& row : preset) {
-    TRY_STATUS(options.progress("Table 3, " + row.name));
+    TRY_STATUS(begin_part(options, "Table 3, " + row.name));
     AttentionSpec spec = row.spec;
     spec.heads = spec.kv_heads = scaled(spec.heads, options);
     spec.shared /= options.scale;
@@ -160,8 +167,8 @@ Expected<ordered_json> paper_figure3(const PaperOptions& options) {
   double two_phase = 0, per_sequence = 0;  // seconds since the prompt
   std::optional<double> copies;
   for (const PaperRate& point : kFigure3) {
-    TRY_STATUS(options.progress("Figure 3, n_s " + std::to_string(point.shared) + ", n_c " +
-                                std::to_string(point.decoded)));
+    TRY_STATUS(begin_part(options, "Figure 3, n_s " + std::to_string(point.shared) + ", n_c " +
+                                       std::to_string(point.decoded)));
     if (point.shared != shared) {
       shared = point.shared;
       const PaperRate& last = *std::find_if(std::rbegin(kFigure3), std::rend(kFigure3),
@@ -180,6 +187,7 @@ Expected<ordered_json> paper_figure3(const PaperOptions& options) {
     const int32_t begin = step;
     for (const int32_t end = scaled(point.decoded, options); step < end; ++step) {
       const int32_t steps = steps_stood_for(step, begin, end, options.every);
+      TRY_STATUS(Interrupt::check());
       const DecodeCurve::StepTimes us = curve->step(steps > 0);
       if (steps == 0) continue;
       const double seconds = 1e-6 * steps;

@@ -2,7 +2,7 @@
 //          measured on this machine beside what the paper printed for an A100.
 // Owns:    nothing.
 // Threads: one; the backend's workers below.
-// Fails:   as AttentionCase, GemmCase and DecodeCurve; what `progress` says.
+// Fails:   as AttentionCase, GemmCase and DecodeCurve; kCancelled once an Interrupt came.
 #pragma once
 
 #include <functional>
@@ -22,10 +22,7 @@ struct PaperOptions {
   Effort effort;
   int32_t every = 16;  // Figure 3: one step in so many is timed
   int32_t scale = 1;   // heads, widths and tokens are divided by it, to try the command
-  // What is being measured now; an error ends the run with it.
-  std::function<Status(const std::string& what)> progress = [](const std::string&) {
-    return Status();
-  };
+  std::function<void(const std::string& part)> progress = {};  // what is measured now
 };
 
 // One row per batch and part: {batch, part: "qkv" | "attention" | "mlp", mflop, mb, us, gflops,

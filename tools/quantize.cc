@@ -36,15 +36,14 @@ std::string text_of(const model::GgufContents& contents) {
   return out;
 }
 
-// Whether writing `out` would overwrite the model or a file of its directory, by whatever names and
-// links. (A GGUF file there is none of the model's.)
-bool is_of_model(const std::string& out, const std::string& model) {
+// Whether writing `path` would overwrite the model or a file of its directory, by whatever names
+// and links. (A GGUF file there is none of the model's.)
+bool is_of_model(const std::string& path, const std::string& model) {
   namespace fs = std::filesystem;
   std::error_code ignored;
-  if (fs::equivalent(out, model, ignored)) return true;
-  if (fs::equivalent(partial_path(out), model, ignored)) return true;
+  if (fs::equivalent(path, model, ignored)) return true;
   for (const fs::directory_entry& entry : fs::directory_iterator(model, ignored)) {
-    if (entry.path().extension() != ".gguf" && fs::equivalent(out, entry.path(), ignored)) {
+    if (entry.path().extension() != ".gguf" && fs::equivalent(path, entry.path(), ignored)) {
       return true;
     }
   }
@@ -73,7 +72,8 @@ Status quantize(const Flags& flags) {
   const auto type = dtype_from_name(name);
   if (!type || !can_narrow(*type)) {
     return fail(ErrorCode::kInvalidArgument,
-                "--type is \"" + flags.type + "\"; it takes Q8_0, Q4_0, Q4_K, BF16, F16 or F32");
+                "--type is \"" + flags.type +
+                    "\"; it takes Q8_0, Q4_0, Q4_K, Q5_K, Q6_K, BF16, F16 or F32");
   }
   std::string from = flags.model;
   if (!flags.random_weights.empty()) {
@@ -83,7 +83,7 @@ Status quantize(const Flags& flags) {
     return fail(ErrorCode::kInvalidArgument,
                 "--out is -; it takes the name of a file (/dev/stdout for standard output)");
   }
-  if (is_of_model(flags.out, from)) {
+  if (is_of_model(flags.out, from) || is_of_model(partial_path(flags.out), from)) {
     return fail(ErrorCode::kInvalidArgument,
                 "--out is " + flags.out + ", a file of the model itself; it takes another name");
   }
@@ -124,9 +124,10 @@ void add_quantize(CLI::App& app, std::function<int()>* run) {
   command
       ->add_option(
           "--type", flags->type,
-          "Q8_0, Q4_0, Q4_K, BF16, F16 or F32 (default Q8_0). Norms stay F32; embeddings of "
-          "the 4-bit types are Q8_0; rows that are no whole blocks of 256 make a Q4_K "
-          "matrix Q8_0, rows that are none of 32 any matrix BF16. The summary counts them")
+          "Q8_0, Q4_0, Q4_K, Q5_K, Q6_K, BF16, F16 or F32 (default Q8_0). Norms stay F32; "
+          "embeddings of the 4 and 5-bit types are Q8_0; rows that are no whole blocks of 256 make "
+          "a Q4_K, Q5_K or Q6_K matrix Q8_0, rows that are none of 32 any matrix BF16. The summary "
+          "counts them")
       ->type_name("TYPE");
   command->add_option("--out", flags->out, "the file to write")
       ->type_name("FILE")

@@ -41,11 +41,11 @@ bool names_descriptor(std::string_view path) {
          path.starts_with("/proc/");
 }
 
-// A file open for writing, closed with it.
+// A file open for writing, closed with it. name: what errors call it.
 class Writer {
  public:
-  Writer(std::string path, int flags) : path_(std::move(path)) {
-    fd_ = ::open(path_.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY | flags, 0666);
+  Writer(const std::string& path, int flags, std::string name) : name_(std::move(name)) {
+    fd_ = ::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY | flags, 0666);
   }
   Writer(const Writer&) = delete;
   Writer& operator=(const Writer&) = delete;
@@ -59,44 +59,60 @@ class Writer {
     while (!bytes.empty()) {
       const ssize_t wrote = ::write(fd_, bytes.data(), bytes.size());
       if (wrote < 0 && errno == EINTR) continue;
-      if (wrote < 0) return fail(system_error(path_, "write"));
+      if (wrote < 0) return fail(system_error(name_, "write"));
       bytes.remove_prefix(static_cast<size_t>(wrote));
     }
     return {};
   }
   Status write_all(const FileContent& content) {
-    TRY_STATUS(content([this](std::string_view bytes) { return write(bytes); }));
-    if (::close(std::exchange(fd_, -1)) != 0) return fail(system_error(path_, "write"));
+    return content([this](std::string_view bytes) { return write(bytes); });
+  }
+  Status close() {
+    if (::close(std::exchange(fd_, -1)) != 0) return fail(system_error(name_, "write"));
     return {};
   }
 
  private:
-  std::string path_;
+  std::string name_;
   int fd_;
 };
 
 Status append(const std::string& path, const FileContent& content) {
-  Writer out(path, O_APPEND);
+  Writer out(path, O_APPEND, path);
   if (!out.is_open()) return fail(system_error(path, "open"));
-  return out.write_all(content);
+  TRY_STATUS(out.write_all(content));
+  return out.close();
+}
+
+// Whether the name still leads to that file: another process may have made its own of it.
+bool leads_to(const std::string& path, const struct stat& file) {
+  struct stat now {};
+  return ::lstat(path.c_str(), &now) == 0 && now.st_dev == file.st_dev && now.st_ino == file.st_ino;
 }
 
 // path leads nowhere else. old: of the file that is replaced, whose permissions stay; null without
 // one.
 Status replace(const std::string& path, const FileContent& content, const struct stat* old) {
   const std::string temporary = partial_path(path);
+  ::unlink(temporary.c_str());  // what a killed run left, which may be open or a link elsewhere
+  Writer out(temporary, O_CREAT | O_EXCL | O_NOFOLLOW, path);
+  if (!out.is_open()) return fail(system_error(errno == EEXIST ? temporary : path, "create"));
+  struct stat made {};
+  ::fstat(out.fd(), &made);
   const auto write = [&]() -> Status {
-    Writer out(temporary, O_CREAT | O_TRUNC);
-    if (!out.is_open()) return fail(system_error(path, "create"));
     if (old != nullptr && ::fchmod(out.fd(), old->st_mode & 07777) != 0) {
-      return fail(system_error(temporary, "change the permissions"));
+      return fail(system_error(path, "change the permissions"));
     }
     TRY_STATUS(out.write_all(content));
+    if (!leads_to(temporary, made)) {
+      return fail(ErrorCode::kInternal, path + ": cannot write: others write it at the same time");
+    }
+    TRY_STATUS(out.close());
     if (std::rename(temporary.c_str(), path.c_str()) != 0) return fail(system_error(path, "write"));
     return {};
   };
   Status written = write();
-  if (!written) ::unlink(temporary.c_str());
+  if (!written && leads_to(temporary, made)) ::unlink(temporary.c_str());
   return written;
 }
 

@@ -130,9 +130,42 @@ TEST_F(WriteFile, AFailureLeavesNothingBehind) {
   const Status written = write_file(at("kept"), std::string(100000, 'x'));
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &limit), 0);
   std::signal(SIGXFSZ, before);
-  EXPECT_FALSE(written);
+  ASSERT_FALSE(written);
+  EXPECT_EQ(written.error().message, at("kept") + ": cannot write: File too large");
   EXPECT_EQ(*read_file(at("kept")), "old");
   EXPECT_EQ(entries(), 2u);
+}
+
+TEST_F(WriteFile, WhatAKilledRunLeftIsReplacedNotWrittenThrough) {
+  ASSERT_TRUE(write_file(at("precious"), "precious"));
+  std::filesystem::create_symlink(at("precious"), dir_ / "link.partial");
+  ASSERT_TRUE(write_file(at("link"), "new"));
+  EXPECT_EQ(*read_file(at("precious")), "precious");
+  EXPECT_EQ(*read_file(at("link")), "new");
+  std::filesystem::create_directories(dir_ / "taken.partial" / "full");
+  const Status refused = write_file(at("taken"), "x");
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().message, at("taken.partial") + ": cannot create: File exists");
+  EXPECT_TRUE(std::filesystem::exists(dir_ / "taken.partial" / "full"));
+}
+
+// Whoever began last keeps the name; no reader sees a part of either.
+TEST_F(WriteFile, OfTwoAtOnceOneIsRefused) {
+  const Status first = write_file(at("both"), [&](const FileSink& sink) -> Status {
+    TRY_STATUS(sink("first"));
+    const Status second = write_file(at("both"), [&](const FileSink& other) -> Status {
+      TRY_STATUS(other("sec"));
+      EXPECT_FALSE(std::filesystem::exists(dir_ / "both"));
+      return other("ond");
+    });
+    EXPECT_TRUE(second);
+    EXPECT_TRUE(write_file(at("both.partial"), "a third's"));
+    return sink(" and more");
+  });
+  ASSERT_FALSE(first);
+  EXPECT_NE(first.error().message.find("others write it"), std::string::npos);
+  EXPECT_EQ(*read_file(at("both")), "second");
+  EXPECT_EQ(*read_file(at("both.partial")), "a third's");
 }
 
 TEST(MappedFile, PipesAndDevicesAreRefusedAtOnce) {

@@ -1,13 +1,19 @@
 #include "engine/loader.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "engine/sampler.h"
 #include "ops/backends.h"
+#include "tensor/quant_block.h"
 
 namespace coppice::engine {
 namespace {
+
+// More than any machine has; sums with it stay within 64 bits.
+constexpr int64_t kMostPages = int64_t{1} << 60;
 
 DType element(KvType type) {
   switch (type) {
@@ -59,14 +65,27 @@ int64_t least_budget(const ops::KvLayout& layout, const model::ModelConfig& conf
   return layout.page_bytes * config.num_hidden_layers * config.num_key_value_heads;
 }
 
-Status holds_a_page_each(const EngineOptions& options, const ops::KvLayout& layout,
-                         const model::ModelConfig& config) {
-  const int64_t least = least_budget(layout, config);
-  if (!options.kv_budget || *options.kv_budget >= least) return {};
-  return fail(ErrorCode::kInvalidArgument, "--kv-budget is " + std::to_string(*options.kv_budget) +
-                                               "; this model takes at least " +
-                                               std::to_string(least) +
-                                               " bytes, a page for each layer and head");
+Status holds_a_page_each(const EngineOptions& options, int64_t least) {
+  const auto check = [&](const std::string& name, const std::optional<int64_t>& bytes) -> Status {
+    if (!bytes || *bytes >= least) return {};
+    return fail(ErrorCode::kInvalidArgument,
+                name + " is " + std::to_string(*bytes) + "; this model takes at least " +
+                    std::to_string(least) + " bytes, a page for each layer and head");
+  };
+  TRY_STATUS(check("--kv-budget", options.kv_budget));
+  return check("kv_budget_limit", options.kv_budget_limit);
+}
+
+// Whether anything is multiplied in blocks.
+bool has_quantised(const model::Checkpoint& checkpoint, const model::ModelOptions& options) {
+  if (options.weights) return is_quantised(*options.weights);
+  const std::vector<std::string> names = checkpoint.names();
+  return std::any_of(names.begin(), names.end(), [&](const std::string& name) {
+    const auto shape = checkpoint.shape(name);
+    if (!shape) return false;  // the model's to refuse
+    const auto form = checkpoint.check(name, *shape);
+    return form && is_quantised(form->type);
+  });
 }
 
 // The bytes of pages: as asked, else a quarter of what was available, within --memory and the
@@ -78,7 +97,7 @@ Expected<int64_t> kv_budget_of(const EngineOptions& options, int64_t available, 
     return *options.kv_budget;
   }
   TRY_STATUS(fits_memory(options, fixed, "a page for each layer and head", least));
-  int64_t budget = available / 4;
+  int64_t budget = std::max(available / 4, least);
   if (options.memory) budget = std::min(budget, *options.memory - fixed);
   if (options.kv_budget_limit) budget = std::min(budget, *options.kv_budget_limit);
   return budget;
@@ -111,7 +130,8 @@ Expected<Loaded> load(const EngineOptions& options, std::unique_ptr<ops::Backend
   // Judged before minutes go into the weights.
   TRY(const ops::KvLayout layout,
       parts.backend->kv_layout(element(options.kv_type), config.head_dim));
-  TRY_STATUS(holds_a_page_each(options, layout, config));
+  const int64_t least = least_budget(layout, config);
+  TRY_STATUS(holds_a_page_each(options, least));
   TRY(const std::string tokenizer_json, parts.checkpoint->tokenizer_json());
   TRY(parts.tokenizer, text::Tokenizer::load(tokenizer_json, parts.checkpoint->tokenizer_path()));
   model::ModelOptions shape;
@@ -119,13 +139,18 @@ Expected<Loaded> load(const EngineOptions& options, std::unique_ptr<ops::Backend
   shape.max_logit_rows = options.prompt_logits ? options.max_rows : options.max_live;
   shape.memory_limit = options.memory.value_or(0);
   if (options.weights == WeightStorage::kInt8) shape.weights = DType::kQ8_0;
+  ops::StepLimits step = step_limits(options, out.limits.ctx, config);
+  step.quantised = has_quantised(*parts.checkpoint, shape);
+  TRY_STATUS(parts.backend->reserve(step));
+  TRY_STATUS(fits_memory(options, 0, "kv_budget_limit", options.kv_budget_limit.value_or(0)));
+  shape.scratch_bytes = parts.backend->scratch_bytes();
+  shape.page_bytes = std::min(options.kv_budget.value_or(least), kMostPages);
   TRY(parts.model, model::Model::load(*parts.checkpoint, *parts.backend, shape, progress));
 
-  TRY_STATUS(parts.backend->reserve(step_limits(options, out.limits.ctx, config)));
   out.info.weight_bytes = parts.model->weight_bytes();
   out.info.activation_bytes = parts.model->activation_bytes() + parts.backend->scratch_bytes();
   const int64_t fixed = out.info.weight_bytes + out.info.activation_bytes;
-  TRY(out.limits.kv_budget, kv_budget_of(options, available, fixed, least_budget(layout, config)));
+  TRY(out.limits.kv_budget, kv_budget_of(options, available, fixed, least));
   out.limits.kv_budget_limit = options.kv_budget_limit.value_or(out.limits.kv_budget);
   TRY_STATUS(fits_memory(options, fixed, "kv_budget_limit", out.limits.kv_budget_limit));
   out.limits.max_rows = options.max_rows;

@@ -46,6 +46,43 @@ TEST(Load, TheBackendsScratchCountsAgainstTheMemory) {
   EXPECT_FALSE(load_with(options));
 }
 
+// Scratch and pages count before minutes go into the weights.
+TEST(Load, WhatCannotFitIsRefusedBeforeTheWeights) {
+  EngineOptions options = golden_options("llama");
+  options.backend = "cpu";
+  options.kv_budget = int64_t{1} << 20;
+  for (const WeightStorage weights : {WeightStorage::kAuto, WeightStorage::kInt8}) {
+    options.weights = weights;
+    options.memory.reset();
+    const auto free = load_with(options).value();
+    const int64_t all = free.info.weight_bytes + free.info.activation_bytes + (1 << 20);
+    int tensors = 0;
+    const auto within = [&](int64_t memory) {
+      options.memory = memory;
+      tensors = 0;
+      return load(options, backend_for(options).value(), [&](int64_t, int64_t) { ++tensors; });
+    };
+    const auto refused = within(all - 1);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(tensors, 0);
+    EXPECT_NE(refused.error().message.find("at least " + std::to_string(all) + " bytes"),
+              std::string::npos)
+        << refused.error().message;
+    EXPECT_TRUE(within(all)) << "what is named is what it takes";
+    EXPECT_GT(tensors, 0);
+  }
+}
+
+TEST(Load, NoBudgetIsLessThanAPageEach) {
+  EngineOptions options = golden_options("llama");
+  options.kv_budget.reset();
+  options.kv_budget_limit = 1;
+  const auto refused = load_with(options);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(refused.error().message.find("kv_budget_limit is 1;"), 0u) << refused.error().message;
+}
+
 TEST(Load, TheKvTypeDecidesTheBytesOfATokenAndThePagesOfABudget) {
   for (const auto& [kv_type, element] : {std::pair(KvType::kF32, DType::kF32),
                                          {KvType::kBF16, DType::kBF16},

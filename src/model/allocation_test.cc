@@ -59,13 +59,14 @@ TEST_P(Allocations, AStepAllocatesNothingWithinTheReservedLimits) {
   const auto model = Model::load(*checkpoint, *backend, {.weights = GetParam().weights}).value();
   const ModelConfig& config = model->config();
   const int32_t queries = config.num_attention_heads * config.head_dim;
-  ASSERT_TRUE(backend->reserve(
-      {.rows = kRows,
-       .slots = kSlots,
-       .query_heads = config.num_attention_heads,
-       .kv_heads = config.num_key_value_heads,
-       .head_dim = config.head_dim,
-       .widest = std::max({config.hidden_size, config.intermediate_size, queries})}));
+  ASSERT_TRUE(
+      backend->reserve({.rows = kRows,
+                        .slots = kSlots,
+                        .query_heads = config.num_attention_heads,
+                        .kv_heads = config.num_key_value_heads,
+                        .head_dim = config.head_dim,
+                        .widest = std::max({config.hidden_size, config.intermediate_size, queries}),
+                        .quantised = true}));
   const int64_t scratch = backend->scratch_bytes();
   EXPECT_GT(scratch, 0);
   const TestSequence sequence(*backend, config, DType::kBF16, kSlots);

@@ -74,7 +74,10 @@ void DecoderWeights::want(const ModelConfig& config, WeightLoader& loader) {
 Status Decoder::load(const Checkpoint& checkpoint, const LoadProgress& progress) {
   WeightLoader loader(checkpoint, options_.weights);
   weights_.want(config_, loader);
-  TRY(weight_bytes_, loader.load(backend_, options_.memory_limit, activation_bytes(), progress));
+  const MemoryRoom room{.limit = options_.memory_limit,
+                        .now = options_.scratch_bytes,
+                        .later = activation_bytes() + options_.page_bytes};
+  TRY(weight_bytes_, loader.load(backend_, room, progress));
   TRY(activations_, Activations::create(backend_, config_, options_));
   return {};
 }

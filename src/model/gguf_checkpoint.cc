@@ -88,9 +88,25 @@ class GgufCheckpoint : public Checkpoint {
 
 }  // namespace
 
+namespace {
+
+// A tensor under its Hugging Face name would hide, or be hidden by, the one under GGUF's.
+Status check_names(const GgufFile& file) {
+  for (const auto& [name, entry] : file.tensors()) {
+    const std::string own = hf_to_gguf(name);
+    if (own == name) continue;
+    return fail(ErrorCode::kUnsupported, file.where() + ": has a tensor " + quote_name(name) +
+                                             ", which GGUF calls " + quote_name(own));
+  }
+  return {};
+}
+
+}  // namespace
+
 Expected<std::unique_ptr<Checkpoint>> open_gguf_bytes(std::span<const uint8_t> bytes,
                                                       const std::string& where) {
   TRY(GgufFile file, GgufFile::read(bytes, where));
+  TRY_STATUS(check_names(file));
   TRY(ModelConfig config, read_gguf_config(file));
   return std::make_unique<GgufCheckpoint>(MappedFile(), std::move(file), std::move(config));
 }
@@ -98,6 +114,7 @@ Expected<std::unique_ptr<Checkpoint>> open_gguf_bytes(std::span<const uint8_t> b
 Expected<std::unique_ptr<Checkpoint>> open_gguf(const std::string& path) {
   TRY(MappedFile map, MappedFile::open(path));
   TRY(GgufFile file, GgufFile::read(map.bytes(), path));
+  TRY_STATUS(check_names(file));
   TRY(ModelConfig config, read_gguf_config(file));
   return std::make_unique<GgufCheckpoint>(std::move(map), std::move(file), std::move(config));
 }

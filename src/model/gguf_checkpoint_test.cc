@@ -186,6 +186,12 @@ void refused(const GgufBuilder& b, ErrorCode code, std::string_view part) {
   EXPECT_TRUE(contains(result.error().message, part));
 }
 
+TEST(GgufCheckpoint, NamesAreGgufs) {
+  refused(with_embedding(tiny()).tensor("model.norm.weight", {4}, 0, std::string(16, '\0')),
+          ErrorCode::kUnsupported,
+          "has a tensor \"model.norm.weight\", which GGUF calls \"output_norm.weight\"");
+}
+
 TEST(GgufCheckpoint, DefaultsAndSpecialIds) {
   const auto plain = opened(with_embedding(tiny()));
   ASSERT_TRUE(plain) << plain.error().message;

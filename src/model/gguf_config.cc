@@ -2,7 +2,9 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <iomanip>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -56,10 +58,13 @@ class Keys {
   Expected<double> number(std::string_view key, double least, double most,
                           std::optional<double> otherwise = {}) const {
     TRY(const double value, file_.number(name(key), otherwise));
-    if (!(value >= least && value <= most)) {
-      return fail(ErrorCode::kCorrupt, file_.where() + ": " + name(key) + " is " +
-                                           std::to_string(value) + "; it must be from " +
-                                           std::to_string(least) + " to " + std::to_string(most));
+    // As 32 bits hold the bounds, for most files hold such numbers in them.
+    const auto single = static_cast<float>(value);
+    if (!(single >= static_cast<float>(least) && single <= static_cast<float>(most))) {
+      std::ostringstream reason;
+      reason << std::setprecision(9) << file_.where() << ": " << name(key) << " is " << value
+             << "; it must be from " << least << " to " << most;
+      return fail(ErrorCode::kCorrupt, reason.str());
     }
     return value;
   }
@@ -155,7 +160,7 @@ Status read_rope(const GgufFile& file, const Keys& keys, ModelConfig& config) {
     TRY(const double older, keys.number("rope.scale_linear", 0.0, ConfigLimits::kRopeFactor, 0.0));
     TRY(const double factor,
         keys.number("rope.scaling.factor", 0.0, ConfigLimits::kRopeFactor, older));
-    if (factor >= ConfigLimits::kLeastRopeFactor) {
+    if (static_cast<float>(factor) >= static_cast<float>(ConfigLimits::kLeastRopeFactor)) {
       scaling = {.type = RopeType::kLinear, .factor = factor};
     } else if (factor != 0.0) {
       return fail(ErrorCode::kCorrupt, file.where() + ": the linear rope scaling factor " +
@@ -179,7 +184,8 @@ Status read_rope(const GgufFile& file, const Keys& keys, ModelConfig& config) {
                 divisors.size() * sizeof(float));
   }
   const auto usable = [](float f) {
-    return f >= ConfigLimits::kLeastRopeFactor && f <= ConfigLimits::kRopeFactor;
+    return f >= static_cast<float>(ConfigLimits::kLeastRopeFactor) &&
+           f <= static_cast<float>(ConfigLimits::kRopeFactor);
   };
   if (!fits || !std::all_of(divisors.begin(), divisors.end(), usable)) {
     return fail(ErrorCode::kCorrupt, file.where() + ": tensor \"rope_freqs.weight\" at byte " +

@@ -1,6 +1,7 @@
 #include "model/gguf_export.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -32,6 +33,10 @@ uint32_t file_type(DType type) {
       return 7;
     case DType::kQ4_K:
       return 14;
+    case DType::kQ5_K:
+      return 16;
+    case DType::kQ6_K:
+      return 18;
     default:
       return 32;
   }
@@ -46,7 +51,16 @@ struct RopeDivisors {
         scaled(config.rope_inv_freq) {
     for (size_t i = 0; i < unscaled.size(); ++i) {
       divisors.push_back(unscaled[i] / scaled[i]);
+      const auto near = around(divisors[i]);
+      const auto exact = std::find_if(near.begin(), near.end(), [&](float divisor) {
+        return unscaled[i] / divisor == scaled[i];
+      });
+      if (exact != near.end()) divisors[i] = *exact;
     }
+  }
+  // A rounded quotient's divisor is one of these.
+  static std::array<float, 3> around(float divisor) {
+    return {divisor, std::nextafter(divisor, 0.0f), std::nextafter(divisor, INFINITY)};
   }
   bool all_are(float divisor) const {
     return std::equal(unscaled.begin(), unscaled.end(), scaled.begin(),
@@ -55,9 +69,7 @@ struct RopeDivisors {
   // The one divisor of all, to the last bit of every quotient; 0 without one.
   float common() const {
     for (const float divisor : divisors) {
-      const float below = std::nextafter(divisor, 0.0f);
-      const float above = std::nextafter(divisor, INFINITY);
-      for (const float near : {divisor, below, above}) {
+      for (const float near : around(divisor)) {
         if (all_are(near)) return near;
       }
     }
@@ -253,7 +265,7 @@ Status export_gguf(const Checkpoint& checkpoint, const std::string& path,
   if (!can_narrow(options.type)) {
     return fail(ErrorCode::kUnsupported,
                 "type " + std::string(dtype_name(options.type)) +
-                    " is not written; f32, f16, bf16, q8_0, q4_0 and q4_k are");
+                    " is not written; f32, f16, bf16, q8_0, q4_0, q4_k, q5_k and q6_k are");
   }
   return Exporter(checkpoint, options).write(path);
 }

@@ -11,9 +11,11 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "model/model.h"
 #include "model/random_checkpoint.h"
 #include "model/test_config.h"
 #include "model/test_files.h"
+#include "ops/backends.h"
 #include "tensor/widen.h"
 #include "text/tokenizer.h"
 
@@ -60,6 +62,7 @@ TEST(GgufExport, WhatIsWrittenIsReadBack) {
       const auto read = exported(**from, dir.path() + "/x.gguf", type);
       const ModelConfig& config = (*from)->config();
       expect_same_config(config, read->config());
+      EXPECT_EQ(read->config().rope_inv_freq, config.rope_inv_freq) << model;
       EXPECT_EQ(config.bos_token_id, read->config().bos_token_id);
       EXPECT_EQ(config.eos_token_ids, read->config().eos_token_ids);
       int matrices = 0;
@@ -83,15 +86,19 @@ TEST(GgufExport, WhatIsWrittenIsReadBack) {
 TEST(GgufExport, RowsThatAreNoWholeBlocksTakeTheNextType) {
   const TemporaryDirectory dir;
   const auto from = *open_random("256,1,4,2,10,96,300");  // K = 256, 40, 96
-  const auto read = exported(*from, dir.path() + "/x.gguf", DType::kQ4_K);
-  const auto type = [&](const std::string& name) {
-    return read->check(name, *from->shape(name))->type;
-  };
-  EXPECT_EQ(type("model.embed_tokens.weight"), DType::kQ8_0);
-  EXPECT_EQ(type("model.layers.0.self_attn.q_proj.weight"), DType::kQ4_K);
-  EXPECT_EQ(type("model.layers.0.self_attn.o_proj.weight"), DType::kBF16);
-  EXPECT_EQ(type("model.layers.0.mlp.down_proj.weight"), DType::kQ8_0);
-  EXPECT_EQ(type("model.norm.weight"), DType::kF32);
+  for (const auto& [to, vocabulary] : {std::pair{DType::kQ4_K, DType::kQ8_0},
+                                       {DType::kQ5_K, DType::kQ8_0},
+                                       {DType::kQ6_K, DType::kQ6_K}}) {
+    const auto read = exported(*from, dir.path() + "/x.gguf", to);
+    const auto type = [&](const std::string& name) {
+      return read->check(name, *from->shape(name))->type;
+    };
+    EXPECT_EQ(type("model.embed_tokens.weight"), vocabulary);
+    EXPECT_EQ(type("model.layers.0.self_attn.q_proj.weight"), to);
+    EXPECT_EQ(type("model.layers.0.self_attn.o_proj.weight"), DType::kBF16);
+    EXPECT_EQ(type("model.layers.0.mlp.down_proj.weight"), DType::kQ8_0);
+    EXPECT_EQ(type("model.norm.weight"), DType::kF32);
+  }
 }
 
 TEST(GgufExport, TheTokenizerSurvives) {
@@ -249,6 +256,35 @@ TEST(GgufExport, WhatGgufCannotSayIsRefused) {
   }
 }
 
+// A file of other hands: the type of output_norm.weight says blocks.
+TEST(GgufExport, ANormInBlocksIsRefused) {
+  const TemporaryDirectory dir;
+  const auto from = Checkpoint::open(kModels + "llama").value();
+  exported(*from, dir.path() + "/x.gguf", DType::kF32);
+  std::string bytes = *read_file(dir.path() + "/x.gguf");
+  const std::string name = "output_norm.weight";
+  const size_t type = bytes.find(name) + name.size() + 4 + 8;  // behind the rank and one extent
+  ASSERT_EQ(bytes.substr(type, 4), little(0, 4));
+  bytes.replace(type, 4, little(8, 4));
+  const auto read = Checkpoint::open(dir.write("y.gguf", bytes));
+  ASSERT_TRUE(read) << read.error().message;
+  const std::string reason =
+      (*read)->path() + ": model.norm.weight is q8_0; a norm or bias must be f32, f16 or bf16";
+  const auto backend = ops::make_backend("ref", {}).value();
+  EXPECT_EQ(Model::load(**read, *backend, {}).error().message, reason);
+  const Status status = export_gguf(**read, dir.path() + "/z.gguf", {});
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().code, ErrorCode::kUnsupported);
+  EXPECT_EQ(status.error().message, reason);
+  EXPECT_FALSE(std::filesystem::exists(dir.path() + "/z.gguf"));
+}
+
+// The least that a config may say is read back from the file's 32 bits.
+TEST(GgufExport, TheSmallestEpsilonComesBack) {
+  const Edited from([](json& config) { config["rms_norm_eps"] = 1e-12; }, {});
+  EXPECT_EQ(from.exported_again()->config().rms_norm_eps, double{1e-12f});
+}
+
 TEST(GgufExport, ThreadsChangeNoByte) {
   const TemporaryDirectory dir;
   const auto from = *open_random("tiny");
@@ -265,19 +301,28 @@ TEST(GgufExport, ThreadsChangeNoByte) {
     files.push_back(*read_file(path));
   }
   EXPECT_EQ(files[0], files[1]);
-  const auto contents = gguf_contents(*from, DType::kQ4_K);
-  ASSERT_TRUE(contents);
-  EXPECT_EQ(contents->bytes, total);
-  const auto read = Checkpoint::open(dir.path() + "/3").value();
-  GgufContents written;
-  for (const std::string& name : read->names()) {
-    const Shape shape = *read->shape(name);
-    const DType type = read->check(name, shape)->type;
-    ++written.tensors[type];
-    written.bytes += dtype_bytes(type, shape.elements());
+  EXPECT_EQ(gguf_contents(*from, DType::kQ4_K)->bytes, total);
+}
+
+// With divisors of the rotary frequencies and without.
+TEST(GgufExport, ContentsAreWhatIsWritten) {
+  for (const char* model : {"llama", "llama3"}) {
+    const TemporaryDirectory dir;
+    const auto from = Checkpoint::open(kModels + model).value();
+    const auto contents = gguf_contents(*from, DType::kQ4_0);
+    ASSERT_TRUE(contents);
+    const auto read = exported(*from, dir.path() + "/x.gguf", DType::kQ4_0);
+    EXPECT_EQ(read->has("rope_freqs.weight"), std::string_view(model) == "llama3");
+    GgufContents written;
+    for (const std::string& name : read->names()) {
+      const Shape shape = *read->shape(name);
+      const DType type = read->check(name, shape)->type;
+      ++written.tensors[type];
+      written.bytes += dtype_bytes(type, shape.elements());
+    }
+    EXPECT_EQ(contents->bytes, written.bytes);
+    EXPECT_EQ(contents->tensors, written.tensors);
   }
-  EXPECT_EQ(contents->bytes, written.bytes);
-  EXPECT_EQ(contents->tensors, written.tensors);
 }
 
 // Progress is told between pieces of a matrix; here the embedding and the FFN have several.
@@ -297,9 +342,9 @@ TEST(GgufExport, RefusesAndLeavesNothingBehind) {
   const TemporaryDirectory dir;
   const auto from = *open_random("tiny");
   const auto refused = export_gguf(*from, dir.path() + "/x.gguf",
-                                   {.type = DType::kQ6_K, .threads = 2, .progress = {}});
+                                   {.type = DType::kI8, .threads = 2, .progress = {}});
   ASSERT_FALSE(refused);
-  EXPECT_TRUE(contains(refused.error().message, "f32, f16, bf16, q8_0, q4_0 and q4_k"));
+  EXPECT_TRUE(contains(refused.error().message, "f32, f16, bf16, q8_0, q4_0, q4_k, q5_k and q6_k"));
   const auto nowhere = export_gguf(*from, dir.path() + "/no/x.gguf", {});
   ASSERT_FALSE(nowhere);
   EXPECT_TRUE(contains(nowhere.error().message, "cannot create"));

@@ -33,7 +33,10 @@ struct ForwardInput {
 struct ModelOptions {
   int32_t max_rows = 512;       // the most rows T a step will have
   int32_t max_logit_rows = 64;  // the most rows R whose logits a step will ask for
-  int64_t memory_limit = 0;     // bytes for weights and activations together; 0: no limit
+  // Bytes for weights, activations and what the caller has beside them; 0: no limit.
+  int64_t memory_limit = 0;
+  int64_t scratch_bytes = 0;  // the caller's already
+  int64_t page_bytes = 0;     // and once the model is loaded
   // Plain matrices are stored as a model of this type has them (stored_type.h); quantised ones
   // stay what they are. Empty: every tensor as the file has it.
   std::optional<DType> weights = {};

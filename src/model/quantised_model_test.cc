@@ -49,7 +49,8 @@ class QuantisedModel : public ::testing::TestWithParam<DType> {
   std::unique_ptr<Checkpoint> checkpoint_;
 };
 INSTANTIATE_TEST_SUITE_P(, QuantisedModel,
-                         ::testing::Values(DType::kQ8_0, DType::kQ4_0, DType::kQ4_K),
+                         ::testing::Values(DType::kQ8_0, DType::kQ4_0, DType::kQ4_K, DType::kQ5_K,
+                                           DType::kQ6_K),
                          [](const auto& test) { return std::string(dtype_name(test.param)); });
 
 constexpr const char* kShape = "512,3,8,2,64,1024,600";

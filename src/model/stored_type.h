@@ -10,9 +10,9 @@
 
 namespace coppice::model {
 
-// name: Hugging Face's. Norms and biases are F32. Embeddings and the output matrix of the 4-bit
-// types are Q8_0, as are matrices whose rows are no whole blocks of Q4_K; rows that are no whole
-// blocks of 32 are BF16.
+// name: Hugging Face's. Norms and biases are F32. Embeddings and the output matrix of the 4 and
+// 5-bit types are Q8_0, as are matrices whose rows are no whole blocks of 256 where the type's are;
+// rows that are no whole blocks of 32 are BF16.
 DType stored_type(DType model_type, std::string_view name, const Shape& shape);
 
 }  // namespace coppice::model

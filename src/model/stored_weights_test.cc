@@ -48,7 +48,7 @@ class StoredWeights : public ::testing::Test {
   int files_ = 0;
 };
 
-// Matrices whose rows are whole blocks, and, in the second, some whose rows are not.
+// Matrices whose rows are whole blocks, and, in the last, some whose rows are not.
 TEST_F(StoredWeights, AreThoseOfTheFile) {
   std::vector<std::unique_ptr<Checkpoint>> models;
   for (const char* golden : {"llama", "llama3", "qwen3"}) models.push_back(open_golden(golden));
@@ -154,8 +154,10 @@ TEST_F(StoredWeights, CopiesAreForeseen) {
       if (form.copy_bytes > 0) ++copied.back();
     }
   }
+  EXPECT_EQ(copied[0], 0U);                         // mapped
   EXPECT_EQ(copied[1], models[1]->names().size());  // random ones are made, one at a time
   EXPECT_EQ(copied[2], 4U);                         // queries' and keys' rows are in another order
+  EXPECT_EQ(copied[3], 2U * static_cast<size_t>(models[0]->config().num_hidden_layers));
 }
 
 }  // namespace

@@ -27,6 +27,12 @@ void WeightLoader::add(const std::string& name, const Shape& shape, Destination 
     first_error_ = fail(std::move(found).error());
     return;
   }
+  if (shape.rank() == 1 && is_quantised(found->type)) {
+    first_error_ = fail(ErrorCode::kUnsupported, checkpoint_.path() + ": " + name + " is " +
+                                                     std::string(dtype_name(found->type)) +
+                                                     "; a norm or bias must be f32, f16 or bf16");
+    return;
+  }
   const bool restored = weights_ && shape.rank() == 2 && !is_quantised(found->type);
   const DType type = restored ? stored_type(*weights_, name, shape) : found->type;
   wanted_.push_back({name, shape, *found, type, into});
@@ -63,32 +69,39 @@ int64_t WeightLoader::least_bytes(const ops::Backend& backend, const Wanted& wan
   return dtype_bytes(DType::kF32, wanted.shape.elements());
 }
 
-Status WeightLoader::check_room(const ops::Backend& backend, int64_t limit, int64_t beside,
-                                size_t first, int64_t held) const {
-  if (limit == 0) return {};
+int64_t WeightLoader::passing_bytes(const ops::Backend& backend, const Wanted& wanted) {
+  if (!wanted.is_matrix()) return wanted.form.copy_bytes;
+  const int64_t own = wanted.form.copy_bytes + backend.loading_bytes(wanted.type, wanted.shape);
+  if (!wanted.is_converted()) return own;
+  return own + dtype_bytes(wanted.type, wanted.shape.elements()) +
+         dtype_bytes(DType::kF32, wanted.shape[1]);
+}
+
+Status WeightLoader::check_room(const ops::Backend& backend, const MemoryRoom& room, size_t first,
+                                int64_t held) const {
+  if (room.limit == 0) return {};
   const Wanted* widest = nullptr;
   int64_t most = 0;
   for (size_t i = first; i < wanted_.size(); ++i) {
     held += least_bytes(backend, wanted_[i]);
-    if (const int64_t now = held + wanted_[i].passing_bytes(); now > most) {
+    if (const int64_t now = room.now + held + passing_bytes(backend, wanted_[i]); now > most) {
       widest = &wanted_[i];
       most = now;
     }
   }
-  const std::string refusal = "--memory " + std::to_string(limit) + " cannot hold the model; ";
-  if (held > limit - beside) {
-    return fail(ErrorCode::kTooLarge, refusal + "it needs at least " + std::to_string(held) +
-                                          " bytes for weights as packed, " +
-                                          std::to_string(beside) +
-                                          " for activations and a few pages");
+  const int64_t loaded = held + room.now + room.later, needed = std::max(most, loaded);
+  if (needed <= room.limit) return {};
+  std::string message = "--memory " + std::to_string(room.limit) + " cannot hold the model; ";
+  if (most > loaded) {
+    message += "loading " + widest->name + " needs at least " + std::to_string(needed) +
+               " bytes, " + std::to_string(passing_bytes(backend, *widest)) +
+               " of them only while it is read";
+  } else {
+    message += "it needs at least " + std::to_string(needed) + " bytes: " + std::to_string(held) +
+               " for weights as packed, " + std::to_string(room.now + room.later) +
+               " for activations, scratch and pages (--kv-budget)";
   }
-  if (most > limit) {
-    return fail(ErrorCode::kTooLarge, refusal + "loading " + widest->name + " needs at least " +
-                                          std::to_string(most) + " bytes, " +
-                                          std::to_string(widest->passing_bytes()) +
-                                          " of them only while it is read");
-  }
-  return {};
+  return fail(ErrorCode::kTooLarge, std::move(message));
 }
 
 // The source lives no longer than this: where it is a copy, only one is held at a time.
@@ -97,7 +110,7 @@ Expected<int64_t> WeightLoader::load_tensor(ops::Backend& backend, const Wanted&
   if (auto* const* weight = std::get_if<std::unique_ptr<ops::Weight>*>(&wanted.into)) {
     return load_matrix(backend, wanted, source.view, **weight);
   }
-  return load_vector(backend, wanted, source.view, *std::get<Vector*>(wanted.into));
+  return load_vector(backend, source.view, *std::get<Vector*>(wanted.into));
 }
 
 Expected<int64_t> WeightLoader::load_matrix(ops::Backend& backend, const Wanted& wanted,
@@ -119,13 +132,8 @@ Expected<int64_t> WeightLoader::load_matrix(ops::Backend& backend, const Wanted&
   return into->bytes();
 }
 
-Expected<int64_t> WeightLoader::load_vector(ops::Backend& backend, const Wanted& wanted,
-                                            const TensorView& source, Vector& into) {
-  if (is_quantised(source.type())) {
-    return fail(ErrorCode::kUnsupported, wanted.name + " is " +
-                                             std::string(dtype_name(source.type())) +
-                                             "; a norm or bias must be f32, f16 or bf16");
-  }
+Expected<int64_t> WeightLoader::load_vector(ops::Backend& backend, const TensorView& source,
+                                            Vector& into) {
   const int64_t bytes = dtype_bytes(DType::kF32, source.elements());
   TRY(into.data, backend.allocate(bytes));
   into.view = into.data.view(DType::kF32, source.shape());
@@ -133,17 +141,17 @@ Expected<int64_t> WeightLoader::load_vector(ops::Backend& backend, const Wanted&
   return bytes;
 }
 
-Expected<int64_t> WeightLoader::load(ops::Backend& backend, int64_t memory_limit, int64_t beside,
+Expected<int64_t> WeightLoader::load(ops::Backend& backend, const MemoryRoom& room,
                                      const LoadProgress& progress) {
   TRY_STATUS(check());
-  TRY_STATUS(check_room(backend, memory_limit, beside, 0, 0));
+  TRY_STATUS(check_room(backend, room, 0, 0));
   int64_t total = 0, done = 0, held = 0;
   for (const Wanted& wanted : wanted_) total += wanted.file_bytes();
   for (size_t i = 0; i < wanted_.size(); ++i) {
     TRY(const int64_t bytes, load_tensor(backend, wanted_[i]));
     held += bytes;
     done += wanted_[i].file_bytes();
-    TRY_STATUS(check_room(backend, memory_limit, beside, i + 1, held));
+    TRY_STATUS(check_room(backend, room, i + 1, held));
     if (progress) progress(done, total);
   }
   return held;

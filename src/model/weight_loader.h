@@ -3,8 +3,8 @@
 // Owns:    the list of what is wanted; results go where the caller says, which must stay in place.
 // Threads: one.
 // Fails:   check, load: the checkpoint's error for the first tensor that is missing or misshapen;
-//          kUnsupported for tensors nobody wants. load: kTooLarge with the bytes needed and
-//          allowed.
+//          kUnsupported for tensors nobody wants and for norms and biases in blocks. load:
+//          kTooLarge with the bytes needed and allowed.
 #pragma once
 
 #include <memory>
@@ -30,6 +30,11 @@ struct Linear {
   Vector bias;                          // [N] or empty
 };
 
+// Bytes, 0: no limit. What lies beside the weights while they are loaded, and what joins it then.
+struct MemoryRoom {
+  int64_t limit = 0, now = 0, later = 0;
+};
+
 class WeightLoader {
  public:
   // weights: as ModelOptions has it.
@@ -49,9 +54,8 @@ class WeightLoader {
   // Whether the checkpoint has everything wanted and nothing else.
   Status check() const;
   // Loads everything wanted, in that order; returns the bytes it takes in the backend's layout.
-  // beside: bytes that will lie beside the weights once these are loaded, and count against the
-  // limit (0: none) too. What a tensor needs only while it is converted counts then.
-  Expected<int64_t> load(ops::Backend& backend, int64_t memory_limit, int64_t beside,
+  // What a tensor needs only while it is converted counts then.
+  Expected<int64_t> load(ops::Backend& backend, const MemoryRoom& room,
                          const LoadProgress& progress);
 
  private:
@@ -65,25 +69,21 @@ class WeightLoader {
     int64_t file_bytes() const { return dtype_bytes(form.type, shape.elements()); }
     bool is_matrix() const { return shape.rank() == 2; }
     bool is_converted() const { return is_matrix() && type != form.type; }
-    // What is held beside the tensor while it is loaded: the file's bytes where they are copied,
-    // the converted ones and the row in hand.
-    int64_t passing_bytes() const {
-      if (!is_converted()) return form.copy_bytes;
-      return form.copy_bytes + dtype_bytes(type, shape.elements()) +
-             dtype_bytes(DType::kF32, shape[1]);
-    }
   };
   void add(const std::string& name, const Shape& shape, Destination into);
   static int64_t least_bytes(const ops::Backend& backend, const Wanted& wanted);
-  // Whether `limit` has room for wanted_ from `first` on, when `held` bytes lie before it.
-  Status check_room(const ops::Backend& backend, int64_t limit, int64_t beside, size_t first,
+  // What is held beside the tensor while it is loaded: the file's bytes where they are copied, the
+  // converted ones and the row in hand, and the backend's own.
+  static int64_t passing_bytes(const ops::Backend& backend, const Wanted& wanted);
+  // Whether there is room for wanted_ from `first` on, when weights of `held` bytes lie before it.
+  Status check_room(const ops::Backend& backend, const MemoryRoom& room, size_t first,
                     int64_t held) const;
   Expected<int64_t> load_tensor(ops::Backend& backend, const Wanted& wanted) const;
   static Expected<int64_t> load_matrix(ops::Backend& backend, const Wanted& wanted,
                                        const TensorView& source,
                                        std::unique_ptr<ops::Weight>& into);
-  static Expected<int64_t> load_vector(ops::Backend& backend, const Wanted& wanted,
-                                       const TensorView& source, Vector& into);
+  static Expected<int64_t> load_vector(ops::Backend& backend, const TensorView& source,
+                                       Vector& into);
 
   const Checkpoint& checkpoint_;
   std::optional<DType> weights_;

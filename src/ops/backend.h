@@ -76,6 +76,7 @@ struct StepLimits {
   int32_t kv_heads = 0;     // Hkv
   int32_t head_dim = 0;     // D
   int64_t widest = 0;       // the largest K of a product
+  bool quantised = false;   // some weights are
 };
 
 struct AttentionParams {
@@ -94,8 +95,8 @@ class Backend {
 
   // --- memory
   virtual Expected<Buffer> allocate(int64_t bytes) = 0;
-  // Makes all scratch that steps within the limits need, for the weights loaded so far: after it
-  // such a step allocates nothing. kTooLarge where there is no such memory. Optional: without it,
+  // Makes all scratch that steps within the limits need, whatever weights are loaded: after it such
+  // a step allocates nothing. kTooLarge where there is no such memory. Optional: without it,
   // and beyond the limits, scratch grows with the calls, where memory that ends is a CHECK.
   virtual Status reserve(const StepLimits& limits) { return {}; }
   virtual int64_t scratch_bytes() const { return 0; }  // held now
@@ -104,6 +105,8 @@ class Backend {
   virtual Expected<std::unique_ptr<Weight>> load_weight(const TensorView& w) = 0;
   // The least that it holds of a matrix of that type and shape; known before there is one.
   virtual int64_t least_weight_bytes(DType type, const Shape& shape) const = 0;
+  // What lies beside it only while it is loaded, as far as that is known before.
+  virtual int64_t loading_bytes(DType type, const Shape& shape) const { return 0; }
   // kUnsupported names the types and head dims that work.
   virtual Expected<KvLayout> kv_layout(DType type, int32_t head_dim) = 0;
   virtual void zero_pages(const KvArena& arena, std::span<const PageId> ids) = 0;

@@ -93,6 +93,9 @@ class ProfilingBackend : public Backend {
   int64_t least_weight_bytes(DType type, const Shape& shape) const override {
     return inner_->least_weight_bytes(type, shape);
   }
+  int64_t loading_bytes(DType type, const Shape& shape) const override {
+    return inner_->loading_bytes(type, shape);
+  }
   Expected<KvLayout> kv_layout(DType type, int32_t head_dim) override {
     return inner_->kv_layout(type, head_dim);
   }

@@ -439,6 +439,26 @@ TEST_P(OpsSuite, DescribesItself) {
   EXPECT_NE(backend_->describe().find(GetParam().backend), std::string::npos);
 }
 
+// Before a matrix is loaded it is known what it will take.
+TEST_P(OpsSuite, WeightBytesAreForeseen) {
+  const bool library = GetParam().isa == "avx512bf16" && GetParam().weights == DType::kBF16;
+  for (const DType type : {DType::kF32, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_K,
+                           DType::kQ5_K, DType::kQ6_K}) {
+    for (const int64_t rows : {1, 64, 65, 300}) {
+      const Shape shape{rows, 512};
+      const std::vector<std::byte> zeros(static_cast<size_t>(dtype_bytes(type, rows * 512)));
+      const int64_t least = backend_->least_weight_bytes(type, shape);
+      const auto weight = load({zeros.data(), type, shape});
+      if (library && dtype_block(type) == 1) {
+        EXPECT_LE(least, weight->bytes()) << dtype_name(type) << " " << rows;
+        EXPECT_GT(backend_->loading_bytes(type, shape), 0);
+      } else {
+        EXPECT_EQ(least, weight->bytes()) << dtype_name(type) << " " << rows;
+      }
+    }
+  }
+}
+
 TEST_P(OpsSuite, WrongShapesAndIdsAreBugs) {
   const Array x = Array::random({2, 8}, 81), w = Array::random({4, 8}, 82);
   Array out({2, 4});

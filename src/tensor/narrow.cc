@@ -2,13 +2,13 @@
 
 #include <algorithm>
 
-#include "base/check.h"
+#include "tensor/quant_block.h"
 #include "tensor/quantise.h"
 
 namespace coppice {
 
 bool can_narrow(DType type) {
-  return type == DType::kF32 || type == DType::kF16 || type == DType::kBF16 || can_quantise(type);
+  return type == DType::kF32 || type == DType::kF16 || type == DType::kBF16 || is_quantised(type);
 }
 
 void narrow_row(DType type, const float* x, int64_t count, std::byte* out) {
@@ -23,7 +23,6 @@ void narrow_row(DType type, const float* x, int64_t count, std::byte* out) {
       std::transform(x, x + count, reinterpret_cast<bf16*>(out), to_bf16);
       return;
     default:
-      CHECK(can_quantise(type));
       return quantise(type, x, count, out);
   }
 }

@@ -1,7 +1,7 @@
 // What:    floats to elements of any type, the way back from widen.h.
 // Owns:    nothing.
 // Threads: pure functions.
-// Fails:   never; the type must be F32, F16, BF16 or one of can_quantise().
+// Fails:   never; the type must be one of can_narrow().
 #pragma once
 
 #include <cstddef>

@@ -26,7 +26,7 @@ TEST(Narrow, KeepsWhatTheTypeHolds) {
   for (const DType type : {DType::kF32, DType::kF16, DType::kBF16}) {
     EXPECT_EQ(there_and_back(type, x), x) << dtype_name(type);
   }
-  for (const DType type : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_K}) {
+  for (const DType type : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K}) {
     std::vector<std::byte> want(static_cast<size_t>(dtype_bytes(type, 256))), got = want;
     quantise(type, x.data(), 256, want.data());
     narrow_row(type, x.data(), 256, got.data());
@@ -35,11 +35,11 @@ TEST(Narrow, KeepsWhatTheTypeHolds) {
 }
 
 TEST(Narrow, SaysWhichTypesItKnows) {
-  for (const DType type :
-       {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_K}) {
+  for (const DType type : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0,
+                           DType::kQ4_K, DType::kQ5_K, DType::kQ6_K}) {
     EXPECT_TRUE(can_narrow(type)) << dtype_name(type);
   }
-  for (const DType type : {DType::kI8, DType::kI32, DType::kQ5_K, DType::kQ6_K}) {
+  for (const DType type : {DType::kI8, DType::kI32}) {
     EXPECT_FALSE(can_narrow(type)) << dtype_name(type);
   }
 }

@@ -16,6 +16,8 @@
 namespace coppice {
 namespace {
 
+constexpr DType kTypes[] = {DType::kQ8_0, DType::kQ4_0, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
+
 std::vector<float> dequantised(DType type, const std::vector<std::byte>& bytes) {
   std::vector<float> out;
   std::vector<float> values(static_cast<size_t>(dtype_block(type)));
@@ -67,6 +69,8 @@ TEST(Quantise, Q8_0AndQ4_0AreTheReferencesBytes) {
 TEST(Quantise, ErrorsAreThoseOfTheBits) {
   const auto x = normal_values(1 << 15);
   EXPECT_LT(relative_error(x, dequantised(DType::kQ8_0, quantised(DType::kQ8_0, x))), 0.007);
+  EXPECT_LT(relative_error(x, dequantised(DType::kQ6_K, quantised(DType::kQ6_K, x))), 0.02);
+  EXPECT_LT(relative_error(x, dequantised(DType::kQ5_K, quantised(DType::kQ5_K, x))), 0.041);
   const double q4_0 = relative_error(x, dequantised(DType::kQ4_0, quantised(DType::kQ4_0, x)));
   const double q4_k = relative_error(x, dequantised(DType::kQ4_K, quantised(DType::kQ4_K, x)));
   EXPECT_LT(q4_0, 0.10);
@@ -75,7 +79,7 @@ TEST(Quantise, ErrorsAreThoseOfTheBits) {
 }
 
 TEST(Quantise, EveryBlockStandsAlone) {
-  for (const DType type : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_K}) {
+  for (const DType type : kTypes) {
     const auto size = static_cast<size_t>(dtype_block(type));
     std::vector<float> x(4 * size, 0.0f);                          // zeros
     std::fill_n(x.begin() + static_cast<long>(size), size, 2.0f);  // one value
@@ -98,7 +102,7 @@ TEST(Quantise, EveryBlockStandsAlone) {
 // A scale is 16 bits wide: what is beyond its largest times the largest code becomes that.
 TEST(Quantise, WhatIsTooLargeIsCutNotLost) {
   const float most = std::numeric_limits<float>::max();
-  for (const DType type : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_K}) {
+  for (const DType type : kTypes) {
     const auto size = static_cast<size_t>(dtype_block(type));
     for (const float huge : {1e6f, 1e7f, 1e8f, 1e30f, most}) {
       std::vector<float> x(4 * size, 0.0f);

@@ -79,7 +79,7 @@ Expected<Buffer> CpuBackend::allocate(int64_t bytes) { return allocate_lazily(by
 
 Status CpuBackend::reserve(const StepLimits& limits) {
   Status made = attention_.reserve(limits);
-  if (made && quantised_) made = quant_scratch_.reserve(limits.rows, limits.widest);
+  if (made && limits.quantised) made = quant_scratch_.reserve(limits.rows, limits.widest);
   if (made && onednn_ != nullptr) made = onednn_->reserve(weights_, limits.rows, limits.widest);
   if (made) return {};
   return fail(made.error().code, "no memory for the scratch of a step of " +
@@ -111,7 +111,6 @@ std::unique_ptr<Weight> CpuBackend::load_with_onednn(const TensorView& w) {
 Expected<std::unique_ptr<Weight>> CpuBackend::load_weight(const TensorView& w) {
   TRY_STATUS(check_weight_source(w));
   if (is_quantised(w.type())) {
-    quantised_ = true;
     return QuantWeight::pack(pool_, quant_kernels(isa_), quant_scratch_, w);
   }
   if (onednn_ != nullptr) {
@@ -120,11 +119,16 @@ Expected<std::unique_ptr<Weight>> CpuBackend::load_weight(const TensorView& w) {
   return PanelWeight::pack(pool_, kernels_, w, weights_);
 }
 
-// Whatever the padding of the last panel.
+// Exact but for what oneDNN may take: it says its own layout's bytes when it has packed.
 int64_t CpuBackend::least_weight_bytes(DType type, const Shape& shape) const {
-  if (!is_quantised(type)) return dtype_bytes(weights_, shape.elements());
-  const int32_t lanes = quant_kernels(isa_).lanes;
-  return shape.elements() / dtype_block(type) * packed_block_bytes(type, lanes) / (2 * lanes);
+  if (is_quantised(type)) return QuantWeight::packed_bytes(quant_kernels(isa_), type, shape);
+  if (onednn_ != nullptr) return dtype_bytes(weights_, shape.elements());
+  return PanelWeight::packed_bytes(kernels_, weights_, shape);
+}
+
+int64_t CpuBackend::loading_bytes(DType type, const Shape& shape) const {
+  if (is_quantised(type) || onednn_ == nullptr) return 0;
+  return OneDnnWeight::loading_bytes(weights_, shape, probed_.contains({shape[0], shape[1]}));
 }
 
 Expected<KvLayout> CpuBackend::kv_layout(DType type, int32_t head_dim) {

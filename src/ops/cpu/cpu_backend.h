@@ -32,6 +32,7 @@ class CpuBackend : public Backend {
   int64_t scratch_bytes() const override;
   Expected<std::unique_ptr<Weight>> load_weight(const TensorView& w) override;
   int64_t least_weight_bytes(DType type, const Shape& shape) const override;
+  int64_t loading_bytes(DType type, const Shape& shape) const override;
   Expected<KvLayout> kv_layout(DType type, int32_t head_dim) override;
   void zero_pages(const KvArena& arena, std::span<const PageId> ids) override;
   void copy_slots(const KvArena& arena, PageId from, PageId to, int32_t slots) override;
@@ -79,7 +80,6 @@ class CpuBackend : public Backend {
   ThreadPool pool_;
   Attention attention_;
   QuantScratch quant_scratch_;
-  bool quantised_ = false;          // some weight is
   std::unique_ptr<OneDnn> onednn_;  // null where its arithmetic is never the one wanted
   // Probed shapes [N, K]: empty where oneDNN is used, else why not.
   std::map<std::pair<int64_t, int64_t>, std::string> probed_;

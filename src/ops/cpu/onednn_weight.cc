@@ -331,6 +331,20 @@ void OneDnnWeight::multiply_part(const ProductPart& part) const {
 
 // --- the probe
 
+namespace {
+
+constexpr int64_t kProbedRows = 127;  // in pieces of 64, 32, 16, 8, 4, 2, 1, some of them padded
+
+}  // namespace
+
+// A slice in rows; or the probe's rows, their products, one row's alone and one more.
+int64_t OneDnnWeight::loading_bytes(DType type, const Shape& shape, bool probed) {
+  const int64_t rows = shape[0], cols = shape[1];
+  const int64_t slice = dtype_bytes(type, std::min(rows, kSlice) * cols);
+  const int64_t probe = dtype_bytes(DType::kF32, kProbedRows * (cols + rows) + 2 * rows);
+  return probed ? slice : std::max(slice, probe);
+}
+
 std::string OneDnnWeight::probe(ThreadPool& pool, std::string_view implementation) const {
   for (const SliceShape* shape : state_->shapes) {
     for (size_t i = 0; i < kHeights.size(); ++i) {
@@ -340,8 +354,7 @@ std::string OneDnnWeight::probe(ThreadPool& pool, std::string_view implementatio
       }
     }
   }
-  const int64_t most = 127;  // pieces of 64, 32, 16, 8, 4, 2, 1 and padded ones on the way down
-  std::vector<float> x(static_cast<size_t>(most * cols()));
+  std::vector<float> x(static_cast<size_t>(kProbedRows * cols()));
   std::mt19937 engine(1);
   std::uniform_real_distribution<float> uniform(-1, 1);
   for (float& value : x) value = to_float(to_bf16(uniform(engine)));
@@ -352,7 +365,7 @@ std::string OneDnnWeight::probe(ThreadPool& pool, std::string_view implementatio
     return out;
   };
   const std::vector<float> alone = product(0, 1);
-  for (const int64_t count : {2, 3, 4, 5, 7, 8, 12, 16, 21, 32, 48, 64, 127}) {
+  for (const int64_t count : {2, 3, 4, 5, 7, 8, 12, 16, 21, 32, 48, 64, int{kProbedRows}}) {
     const std::vector<float> together = product(0, count);
     if (!std::equal(alone.begin(), alone.end(), together.begin())) {
       return "oneDNN gave a row other bits among " + std::to_string(count) + " rows";

@@ -42,6 +42,8 @@ class OneDnnWeight : public CpuWeight {
   // w [N, K] as check_weight_source allows, rounded to `type` (kF32 or kBF16). `onednn` is kept.
   static Expected<std::unique_ptr<OneDnnWeight>> pack(OneDnn& onednn, ThreadPool& pool,
                                                       const TensorView& w, DType type);
+  // What packing or, where it follows, the probe takes while it runs.
+  static int64_t loading_bytes(DType type, const Shape& shape, bool probed);
   ~OneDnnWeight() override;
 
   // Why this weight must not be used, or empty: every primitive must be `implementation`, a row's

@@ -14,13 +14,17 @@ constexpr int64_t kLeastRows = 48;
 
 }  // namespace
 
+int64_t PanelWeight::packed_bytes(const DenseKernels& kernels, DType type, const Shape& shape) {
+  const int64_t panels = (shape[0] + kernels.panel - 1) / kernels.panel;
+  return dtype_bytes(type, panels * kernels.panel * shape[1]);
+}
+
 Expected<std::unique_ptr<PanelWeight>> PanelWeight::pack(ThreadPool& pool,
                                                          const DenseKernels& kernels,
                                                          const TensorView& w, DType type) {
   TRY_STATUS(check_weight_source(w));
   const int64_t rows = w.shape()[0], cols = w.shape()[1];
-  const int64_t padded = (rows + kernels.panel - 1) / kernels.panel * kernels.panel;
-  TRY(Buffer panels, allocate_lazily(dtype_bytes(type, padded * cols)));
+  TRY(Buffer panels, allocate_lazily(packed_bytes(kernels, type, w.shape())));
   std::unique_ptr<PanelWeight> packed(
       new PanelWeight(std::move(panels), kernels, type, rows, cols));
   std::vector<std::vector<float>> scratch(static_cast<size_t>(pool.threads()),

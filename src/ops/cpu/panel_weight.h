@@ -14,6 +14,8 @@ class PanelWeight : public CpuWeight {
   // w [N, K] as check_weight_source allows, rounded to `type` (kF32 or kBF16). `kernels` is kept.
   static Expected<std::unique_ptr<PanelWeight>> pack(ThreadPool& pool, const DenseKernels& kernels,
                                                      const TensorView& w, DType type);
+  // What it takes: whole panels.
+  static int64_t packed_bytes(const DenseKernels& kernels, DType type, const Shape& shape);
 
   int64_t rows() const override { return rows_; }
   int64_t cols() const override { return cols_; }

@@ -34,6 +34,11 @@ std::byte* QuantWeight::block_image(int64_t panel, int64_t block) const {
   return panels_.data() + (panel * blocks + block) * packed_block_bytes(type_, kernels_.lanes);
 }
 
+int64_t QuantWeight::packed_bytes(const QuantKernels& kernels, DType type, const Shape& shape) {
+  const int64_t width = 2 * kernels.lanes, panels = (shape[0] + width - 1) / width;
+  return panels * (shape[1] / dtype_block(type)) * packed_block_bytes(type, kernels.lanes);
+}
+
 Expected<std::unique_ptr<QuantWeight>> QuantWeight::pack(ThreadPool& pool,
                                                          const QuantKernels& kernels,
                                                          QuantScratch& scratch,
@@ -42,8 +47,7 @@ Expected<std::unique_ptr<QuantWeight>> QuantWeight::pack(ThreadPool& pool,
   CHECK(is_quantised(w.type()));
   const int64_t rows = w.shape()[0], cols = w.shape()[1], width = 2 * kernels.lanes;
   const int64_t blocks = cols / dtype_block(w.type()), panels = (rows + width - 1) / width;
-  TRY(Buffer memory,
-      allocate_lazily(panels * blocks * packed_block_bytes(w.type(), kernels.lanes)));
+  TRY(Buffer memory, allocate_lazily(packed_bytes(kernels, w.type(), w.shape())));
   std::unique_ptr<QuantWeight> packed(
       new QuantWeight(std::move(memory), kernels, scratch, w.type(), rows, cols));
   const auto* from = static_cast<const std::byte*>(w.raw());

@@ -29,6 +29,8 @@ class QuantWeight : public CpuWeight {
   // w [N, K] of a quantised type. `kernels` and `scratch` are kept.
   static Expected<std::unique_ptr<QuantWeight>> pack(ThreadPool& pool, const QuantKernels& kernels,
                                                      QuantScratch& scratch, const TensorView& w);
+  // What it takes: whole panels.
+  static int64_t packed_bytes(const QuantKernels& kernels, DType type, const Shape& shape);
 
   int64_t rows() const override { return rows_; }
   int64_t cols() const override { return cols_; }
