@@ -128,6 +128,7 @@ Status run(const Flags& flags) {
   TRY(report["table1"], paper_table1(ceilings, options));
   TRY(report["table3"], paper_table3_measured(ceilings, options));
   TRY(report["figure3"], paper_figure3(options));
+  TRY_STATUS(Interrupt::check());
   report["ceilings"] = ceilings_json(ceilings);
   progress.clear();
   const std::filesystem::path out(flags.out);

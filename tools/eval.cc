@@ -68,6 +68,7 @@ Expected<std::map<std::string, Score>> ask(Engine& engine, const std::vector<Cas
     request.sampling.max_tokens = kMaxAnswerTokens;
     answers.push_back(std::make_shared<AnswerCollector>());
     TRY(const RequestId id, engine.submit(std::move(request), answers.back()));
+    TRY_STATUS(Interrupt::check());
     static_cast<void>(id);
   }
   engine.run([] { return Interrupt::came(); });

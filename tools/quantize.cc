@@ -58,7 +58,7 @@ Status check_space(const std::string& out, int64_t bytes) {
       kind != std::filesystem::file_type::not_found) {
     return {};
   }
-  const std::filesystem::path folder = std::filesystem::path(partial_path(out)).parent_path();
+  const std::filesystem::path folder = std::filesystem::path(followed(out)).parent_path();
   const auto space = std::filesystem::space(folder.empty() ? "." : folder, error);
   if (error || space.available >= static_cast<uintmax_t>(bytes)) return {};
   return fail(ErrorCode::kTooLarge, out + ": takes " + format_size(bytes) + ", but " +
@@ -83,7 +83,7 @@ Status quantize(const Flags& flags) {
     return fail(ErrorCode::kInvalidArgument,
                 "--out is -; it takes the name of a file (/dev/stdout for standard output)");
   }
-  if (is_of_model(flags.out, from) || is_of_model(partial_path(flags.out), from)) {
+  if (is_of_model(flags.out, from)) {
     return fail(ErrorCode::kInvalidArgument,
                 "--out is " + flags.out + ", a file of the model itself; it takes another name");
   }

@@ -21,32 +21,18 @@ Error system_error(const std::string& path, const char* verb) {
           path + ": cannot " + verb + ": " + std::strerror(code)};
 }
 
-constexpr int kMostLinks = 40;  // as many as the system follows
-
-// What `path` leads to, which need not exist.
-std::string followed(const std::string& path) {
-  std::filesystem::path at = path;
-  for (int links = 0; links < kMostLinks; ++links) {
-    std::error_code error;
-    const std::filesystem::path next = std::filesystem::read_symlink(at, error);
-    if (error) break;
-    at = at.parent_path() / next;
-  }
-  return at.string();
-}
-
 // An open file's name: others wrote to it and will go on, so nothing may take its place.
 bool names_descriptor(std::string_view path) {
   return path == "/dev/stdout" || path == "/dev/stderr" || path.starts_with("/dev/fd/") ||
          path.starts_with("/proc/");
 }
 
+constexpr int kToWrite = O_WRONLY | O_CLOEXEC | O_NOCTTY;
+
 // A file open for writing, closed with it. name: what errors call it.
 class Writer {
  public:
-  Writer(const std::string& path, int flags, std::string name) : name_(std::move(name)) {
-    fd_ = ::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY | flags, 0666);
-  }
+  Writer(int fd, std::string name) : name_(std::move(name)), fd_(fd) {}
   Writer(const Writer&) = delete;
   Writer& operator=(const Writer&) = delete;
   ~Writer() {
@@ -65,9 +51,7 @@ class Writer {
     return {};
   }
   Status write_all(const FileContent& content) {
-    return content([this](std::string_view bytes) { return write(bytes); });
-  }
-  Status close() {
+    TRY_STATUS(content([this](std::string_view bytes) { return write(bytes); }));
     if (::close(std::exchange(fd_, -1)) != 0) return fail(system_error(name_, "write"));
     return {};
   }
@@ -78,41 +62,40 @@ class Writer {
 };
 
 Status append(const std::string& path, const FileContent& content) {
-  Writer out(path, O_APPEND, path);
+  Writer out(::open(path.c_str(), kToWrite | O_APPEND), path);
   if (!out.is_open()) return fail(system_error(path, "open"));
-  TRY_STATUS(out.write_all(content));
-  return out.close();
+  return out.write_all(content);
 }
 
-// Whether the name still leads to that file: another process may have made its own of it.
-bool leads_to(const std::string& path, const struct stat& file) {
-  struct stat now {};
-  return ::lstat(path.c_str(), &now) == 0 && now.st_dev == file.st_dev && now.st_ino == file.st_ino;
+// Opens a new file beside `path`, so that nothing is written through or over: neither what another
+// process is writing nor what a killed one left. -1 with errno as open().
+int open_beside(const std::string& path, mode_t mode, std::string& name) {
+  constexpr int kMostTaken = 100;
+  int fd = -1;
+  for (int taken = 0; fd < 0 && taken < kMostTaken; ++taken) {
+    name = path + ".partial" + (taken == 0 ? "" : std::to_string(taken));
+    fd = ::open(name.c_str(), kToWrite | O_CREAT | O_EXCL, mode);
+    if (fd < 0 && errno != EEXIST) return fd;
+  }
+  return fd;
 }
 
 // path leads nowhere else. old: of the file that is replaced, whose permissions stay; null without
 // one.
 Status replace(const std::string& path, const FileContent& content, const struct stat* old) {
-  const std::string temporary = partial_path(path);
-  ::unlink(temporary.c_str());  // what a killed run left, which may be open or a link elsewhere
-  Writer out(temporary, O_CREAT | O_EXCL | O_NOFOLLOW, path);
-  if (!out.is_open()) return fail(system_error(errno == EEXIST ? temporary : path, "create"));
-  struct stat made {};
-  ::fstat(out.fd(), &made);
+  std::string temporary;
+  Writer out(open_beside(path, old != nullptr ? 0600 : 0666, temporary), path);
+  if (!out.is_open()) return fail(system_error(path, "create"));
   const auto write = [&]() -> Status {
     if (old != nullptr && ::fchmod(out.fd(), old->st_mode & 07777) != 0) {
       return fail(system_error(path, "change the permissions"));
     }
     TRY_STATUS(out.write_all(content));
-    if (!leads_to(temporary, made)) {
-      return fail(ErrorCode::kInternal, path + ": cannot write: others write it at the same time");
-    }
-    TRY_STATUS(out.close());
     if (std::rename(temporary.c_str(), path.c_str()) != 0) return fail(system_error(path, "write"));
     return {};
   };
   Status written = write();
-  if (!written && leads_to(temporary, made)) ::unlink(temporary.c_str());
+  if (!written) ::unlink(temporary.c_str());
   return written;
 }
 
@@ -162,7 +145,17 @@ Expected<std::string> read_file(const std::string& path, size_t limit) {
   return std::string(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
 }
 
-std::string partial_path(const std::string& path) { return followed(path) + ".partial"; }
+std::string followed(const std::string& path) {
+  constexpr int kMostLinks = 40;  // as many as the system follows
+  std::filesystem::path at = path;
+  for (int links = 0; links < kMostLinks; ++links) {
+    std::error_code error;
+    const std::filesystem::path next = std::filesystem::read_symlink(at, error);
+    if (error) break;
+    at = at.parent_path() / next;
+  }
+  return at.string();
+}
 
 Status write_file(const std::string& path, std::string_view bytes) {
   return write_file(path, [&](const FileSink& sink) { return sink(bytes); });

@@ -42,7 +42,8 @@ class MappedFile {
 
 // The whole file; kTooLarge beyond `limit` bytes.
 Expected<std::string> read_file(const std::string& path, size_t limit = size_t{1} << 30);
-// Writes beside the target (to partial_path) and renames, so a reader never sees half a file.
+// Writes beside the target (to a new file, its name and ".partial") and renames, so a reader never
+// sees half a file.
 // Symbolic links are followed; a pipe, a device or an open descriptor (/dev/stdout) is written to
 // and stays what it is.
 Status write_file(const std::string& path, std::string_view bytes);
@@ -51,7 +52,7 @@ Status write_file(const std::string& path, std::string_view bytes);
 using FileSink = std::function<Status(std::string_view bytes)>;
 using FileContent = std::function<Status(const FileSink& sink)>;
 Status write_file(const std::string& path, const FileContent& content);
-// Where a file is written before it takes its place: beside what `path` leads to.
-std::string partial_path(const std::string& path);
+// What `path` leads to through symbolic links; it need not exist.
+std::string followed(const std::string& path);
 
 }  // namespace coppice

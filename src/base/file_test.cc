@@ -79,7 +79,7 @@ TEST_F(WriteFile, FollowsLinksEvenToNothing) {
     EXPECT_TRUE(std::filesystem::is_symlink(dir_ / "second"));
     EXPECT_EQ(*read_file(at("below/target")), text);
   }
-  EXPECT_EQ(partial_path(at("first")), at("below/target.partial"));
+  EXPECT_EQ(followed(at("first")), at("below/target"));
   std::filesystem::create_symlink("round", dir_ / "round");
   EXPECT_FALSE(write_file(at("round"), "x"));
 }
@@ -136,36 +136,30 @@ TEST_F(WriteFile, AFailureLeavesNothingBehind) {
   EXPECT_EQ(entries(), 2u);
 }
 
-TEST_F(WriteFile, WhatAKilledRunLeftIsReplacedNotWrittenThrough) {
+TEST_F(WriteFile, WhatHasThePartialNameIsLeftAlone) {
   ASSERT_TRUE(write_file(at("precious"), "precious"));
-  std::filesystem::create_symlink(at("precious"), dir_ / "link.partial");
-  ASSERT_TRUE(write_file(at("link"), "new"));
+  std::filesystem::create_symlink(at("precious"), dir_ / "new.partial");
+  std::filesystem::create_directory(dir_ / "new.partial1");
+  ASSERT_TRUE(write_file(at("new"), "new"));
   EXPECT_EQ(*read_file(at("precious")), "precious");
-  EXPECT_EQ(*read_file(at("link")), "new");
-  std::filesystem::create_directories(dir_ / "taken.partial" / "full");
-  const Status refused = write_file(at("taken"), "x");
-  ASSERT_FALSE(refused);
-  EXPECT_EQ(refused.error().message, at("taken.partial") + ": cannot create: File exists");
-  EXPECT_TRUE(std::filesystem::exists(dir_ / "taken.partial" / "full"));
+  EXPECT_EQ(*read_file(at("new")), "new");
+  EXPECT_EQ(entries(), 4u);
 }
 
-// Whoever began last keeps the name; no reader sees a part of either.
-TEST_F(WriteFile, OfTwoAtOnceOneIsRefused) {
+TEST_F(WriteFile, OfTwoAtOnceEachIsWhole) {
   const Status first = write_file(at("both"), [&](const FileSink& sink) -> Status {
     TRY_STATUS(sink("first"));
-    const Status second = write_file(at("both"), [&](const FileSink& other) -> Status {
+    EXPECT_TRUE(write_file(at("both"), [&](const FileSink& other) -> Status {
       TRY_STATUS(other("sec"));
       EXPECT_FALSE(std::filesystem::exists(dir_ / "both"));
       return other("ond");
-    });
-    EXPECT_TRUE(second);
-    EXPECT_TRUE(write_file(at("both.partial"), "a third's"));
+    }));
+    EXPECT_EQ(*read_file(at("both")), "second");
     return sink(" and more");
   });
-  ASSERT_FALSE(first);
-  EXPECT_NE(first.error().message.find("others write it"), std::string::npos);
-  EXPECT_EQ(*read_file(at("both")), "second");
-  EXPECT_EQ(*read_file(at("both.partial")), "a third's");
+  EXPECT_TRUE(first);
+  EXPECT_EQ(*read_file(at("both")), "first and more");
+  EXPECT_EQ(entries(), 1u);
 }
 
 TEST(MappedFile, PipesAndDevicesAreRefusedAtOnce) {

@@ -144,7 +144,9 @@ Expected<Loaded> load(const EngineOptions& options, std::unique_ptr<ops::Backend
   TRY_STATUS(parts.backend->reserve(step));
   TRY_STATUS(fits_memory(options, 0, "kv_budget_limit", options.kv_budget_limit.value_or(0)));
   shape.scratch_bytes = parts.backend->scratch_bytes();
-  shape.page_bytes = std::min(options.kv_budget.value_or(least), kMostPages);
+  const int64_t pages =
+      std::max(options.kv_budget.value_or(least), options.kv_budget_limit.value_or(0));
+  shape.page_bytes = std::min(pages, kMostPages);
   TRY(parts.model, model::Model::load(*parts.checkpoint, *parts.backend, shape, progress));
 
   out.info.weight_bytes = parts.model->weight_bytes();

@@ -70,6 +70,10 @@ TEST(Load, WhatCannotFitIsRefusedBeforeTheWeights) {
         << refused.error().message;
     EXPECT_TRUE(within(all)) << "what is named is what it takes";
     EXPECT_GT(tensors, 0);
+    options.kv_budget_limit = (1 << 20) + 1;
+    EXPECT_FALSE(within(all));
+    EXPECT_EQ(tensors, 0);
+    options.kv_budget_limit.reset();
   }
 }
 

@@ -99,7 +99,7 @@ Status WeightLoader::check_room(const ops::Backend& backend, const MemoryRoom& r
   } else {
     message += "it needs at least " + std::to_string(needed) + " bytes: " + std::to_string(held) +
                " for weights as packed, " + std::to_string(room.now + room.later) +
-               " for activations, scratch and pages (--kv-budget)";
+               " for activations, scratch and pages (--kv-budget, kv_budget_limit)";
   }
   return fail(ErrorCode::kTooLarge, std::move(message));
 }
@@ -144,6 +144,7 @@ Expected<int64_t> WeightLoader::load_vector(ops::Backend& backend, const TensorV
 Expected<int64_t> WeightLoader::load(ops::Backend& backend, const MemoryRoom& room,
                                      const LoadProgress& progress) {
   TRY_STATUS(check());
+  const int64_t scratch = backend.scratch_bytes();
   TRY_STATUS(check_room(backend, room, 0, 0));
   int64_t total = 0, done = 0, held = 0;
   for (const Wanted& wanted : wanted_) total += wanted.file_bytes();
@@ -151,7 +152,9 @@ Expected<int64_t> WeightLoader::load(ops::Backend& backend, const MemoryRoom& ro
     TRY(const int64_t bytes, load_tensor(backend, wanted_[i]));
     held += bytes;
     done += wanted_[i].file_bytes();
-    TRY_STATUS(check_room(backend, room, i + 1, held));
+    // A library's scratch may grow with the first weights that it packs.
+    const MemoryRoom now{room.limit, room.now + backend.scratch_bytes() - scratch, room.later};
+    TRY_STATUS(check_room(backend, now, i + 1, held));
     if (progress) progress(done, total);
   }
   return held;
