@@ -58,8 +58,8 @@ void AttentionSummary::print(const std::string& preset) const {
   };
   print_text_line(
       "geometric means of %d cases: floor fraction %s (at p10 %s), ideal fraction %s; best way "
-      "over "
-      "shared pages %sx and private copies (%d cases that fit the memory) %sx two-phase's time",
+      "over shared pages %sx and private copies (%d cases that fit the memory) %sx two-phase's "
+      "time",
       s["cases"].get<int>(), number("floor_fraction").c_str(), number("floor_fraction_p10").c_str(),
       number("ideal_fraction").c_str(), number("best_shared_pages_ratio").c_str(),
       s["unshared_cases"].get<int>(), number("unshared_ratio").c_str());

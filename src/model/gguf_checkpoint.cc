@@ -86,10 +86,6 @@ class GgufCheckpoint : public Checkpoint {
   ModelConfig config_;
 };
 
-}  // namespace
-
-namespace {
-
 // A tensor under its Hugging Face name would hide, or be hidden by, the one under GGUF's.
 Status check_names(const GgufFile& file) {
   for (const auto& [name, entry] : file.tensors()) {
@@ -101,22 +97,26 @@ Status check_names(const GgufFile& file) {
   return {};
 }
 
+// bytes: the map's, or the caller's.
+Expected<std::unique_ptr<Checkpoint>> open_bytes(MappedFile map, std::span<const uint8_t> bytes,
+                                                 const std::string& where) {
+  TRY(GgufFile file, GgufFile::read(bytes, where));
+  TRY_STATUS(check_names(file));
+  TRY(ModelConfig config, read_gguf_config(file));
+  return std::make_unique<GgufCheckpoint>(std::move(map), std::move(file), std::move(config));
+}
+
 }  // namespace
 
 Expected<std::unique_ptr<Checkpoint>> open_gguf_bytes(std::span<const uint8_t> bytes,
                                                       const std::string& where) {
-  TRY(GgufFile file, GgufFile::read(bytes, where));
-  TRY_STATUS(check_names(file));
-  TRY(ModelConfig config, read_gguf_config(file));
-  return std::make_unique<GgufCheckpoint>(MappedFile(), std::move(file), std::move(config));
+  return open_bytes(MappedFile(), bytes, where);
 }
 
 Expected<std::unique_ptr<Checkpoint>> open_gguf(const std::string& path) {
   TRY(MappedFile map, MappedFile::open(path));
-  TRY(GgufFile file, GgufFile::read(map.bytes(), path));
-  TRY_STATUS(check_names(file));
-  TRY(ModelConfig config, read_gguf_config(file));
-  return std::make_unique<GgufCheckpoint>(std::move(map), std::move(file), std::move(config));
+  const auto bytes = map.bytes();
+  return open_bytes(std::move(map), bytes, path);
 }
 
 }  // namespace coppice::model
