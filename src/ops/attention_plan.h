@@ -19,6 +19,9 @@
 //   2. A part starts at a multiple of P; all but the last part of a row's path hold a multiple of P
 //   slots.
 //   3. Slots at and beyond a row's `last` are never visible to it, though their page may exist.
+//   4. A gated row (gate_plan.h) has one more segment, after all its others, marked `dropped`: its
+//      part holds the row's dropped list, in slots of that list's own counting, of which it sees
+//      [dropped_first, dropped_last). Invariants 1 to 3 speak of its kept list.
 #pragma once
 
 #include <cstdint>
@@ -52,6 +55,7 @@ struct Segment {
   int32_t row_end = 0;
   int32_t part_begin = 0;
   int32_t part_end = 0;
+  bool dropped = false;  // slots of the dropped list: all of them are one range of the fold
   bool operator==(const Segment&) const = default;
 };
 
@@ -67,20 +71,34 @@ struct AttentionPlan {
   int32_t kv_heads = 0;           // Hkv: list = layer * kv_heads + head
   std::vector<Segment> segments;  // depth-first, parents before children
   std::vector<KvPart> parts;
-  std::vector<KvTarget> targets;  // [T]
+  std::vector<KvTarget> targets;  // target_stride 0: [T], the same for every list; T: [lists][T]
+  int32_t target_stride = 0;
   // A row sees slots [first, last) of its path. row_stride 0: [T], the same for every list;
   // row_stride T: [lists][T].
   std::vector<int32_t> row_first;
   std::vector<int32_t> row_last;
   int32_t row_stride = 0;
+  // [lists][T] where some row is gated (the others see none: first == last), else empty.
+  std::vector<int32_t> dropped_first;
+  std::vector<int32_t> dropped_last;
 
-  int32_t first(int32_t list, int32_t row) const { return row_first[index(list, row)]; }
-  int32_t last(int32_t list, int32_t row) const { return row_last[index(list, row)]; }
+  bool gated() const { return !dropped_first.empty(); }
+  const KvTarget& target(int32_t list, int32_t row) const {
+    return targets[index(list, row, target_stride)];
+  }
+  int32_t first(int32_t list, int32_t row) const { return row_first[index(list, row, row_stride)]; }
+  int32_t last(int32_t list, int32_t row) const { return row_last[index(list, row, row_stride)]; }
+  // Of a gated plan.
+  int32_t first_dropped(int32_t list, int32_t row) const {
+    return dropped_first[index(list, row, rows)];
+  }
+  int32_t last_dropped(int32_t list, int32_t row) const {
+    return dropped_last[index(list, row, rows)];
+  }
   bool operator==(const AttentionPlan&) const = default;
 
- private:
-  size_t index(int32_t list, int32_t row) const {
-    return static_cast<size_t>(static_cast<int64_t>(list) * row_stride + row);
+  static size_t index(int32_t list, int32_t row, int32_t stride) {
+    return static_cast<size_t>(static_cast<int64_t>(list) * stride + row);
   }
 };
 

@@ -110,8 +110,10 @@ class Backend {
   // kUnsupported names the types and head dims that work.
   virtual Expected<KvLayout> kv_layout(DType type, int32_t head_dim) = 0;
   virtual void zero_pages(const KvArena& arena, std::span<const PageId> ids) = 0;
-  // The first `slots` slots (< P) of `from` become the first slots of `to`.
-  virtual void copy_slots(const KvArena& arena, PageId from, PageId to, int32_t slots) = 0;
+  // Slots [from_slot, from_slot + slots) of `from` become the slots from `to_slot` on of `to`, in
+  // ascending order: inside one page they may move down.
+  virtual void copy_slots(const KvArena& arena, PageId from, int32_t from_slot, PageId to,
+                          int32_t to_slot, int32_t slots) = 0;
   // Unpacks slots [0, slots) of a page to k, v [slots, D] f32 (tests, saved prefixes).
   virtual void read_page(const KvArena& arena, PageId id, int32_t slots, const TensorView& k,
                          const TensorView& v) = 0;
@@ -164,7 +166,8 @@ class Backend {
   }
   // out [T, Hq, D] = softmax(scale * q k^T over the row's visible slots) v, K and V as stored in
   // pages. A row that sees no slot yields zeros. Source: ChunkAttention 2.1; fold: architecture 1,
-  // promise 3 (a).
+  // promise 3 (a). A gated row sees its kept slots, then its dropped ones (architecture 5), which
+  // are one range of the fold whatever their number; AttentionParams::window is 0 then.
   virtual void attention(const TensorView& q, const AttentionParams& params,
                          const AttentionPlan& plan, const KvArena& arena,
                          const TensorView& out) = 0;
