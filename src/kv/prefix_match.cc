@@ -100,6 +100,11 @@ int64_t PrefixTree::pinned_pages() const {
 
 int64_t PrefixTree::pinned_pages(const Node* node) const {
   if (node->pinned == 0) return 0;
+  if (node->tier != nullptr) {
+    int64_t held = node->held_pages();
+    for (const auto& child : node->children) held += pinned_pages(child.get());
+    return held;
+  }
   int64_t columns = node->pages.columns();
   if (node->pinned == std::ssize(node->pins)) {
     // No pin below: what the node holds beyond its own can be cut off.
