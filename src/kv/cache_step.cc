@@ -176,8 +176,8 @@ void Cache::copy_first_page(SequenceId id, const Sequence& sequence) {
 
 void Cache::copy_slots(Node* node, const Node* from, int64_t slots) {
   for (int32_t list = 0; list < lists_; ++list) {
-    pool_.backend().copy_slots(pool_.arena(), from->pages.at(list, 0), node->pages.at(list, 0),
-                               static_cast<int32_t>(slots));
+    pool_.backend().copy_slots(pool_.arena(), from->pages.at(list, 0), 0, node->pages.at(list, 0),
+                               0, static_cast<int32_t>(slots));
   }
   tokens_copied_ += slots - node->computed;
   tree_.advance(node, slots - node->computed);
