@@ -37,9 +37,9 @@ class PassingBackend : public ops::Backend {
   void zero_pages(const ops::KvArena& arena, std::span<const ops::PageId> ids) override {
     inner_->zero_pages(arena, ids);
   }
-  void copy_slots(const ops::KvArena& arena, ops::PageId from, ops::PageId to,
-                  int32_t slots) override {
-    inner_->copy_slots(arena, from, to, slots);
+  void copy_slots(const ops::KvArena& arena, ops::PageId from, int32_t from_slot, ops::PageId to,
+                  int32_t to_slot, int32_t slots) override {
+    inner_->copy_slots(arena, from, from_slot, to, to_slot, slots);
   }
   void read_page(const ops::KvArena& arena, ops::PageId id, int32_t slots, const TensorView& k,
                  const TensorView& v) override {

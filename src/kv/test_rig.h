@@ -42,11 +42,13 @@ class PageBackend final : public ops::Backend {
     }
     pages_zeroed += static_cast<int64_t>(ids.size());
   }
-  void copy_slots(const ops::KvArena& arena, PageId from, PageId to, int32_t slots) override {
-    CHECK(slots > 0 && slots < page_slots_ && from != to);
+  void copy_slots(const ops::KvArena& arena, PageId from, int32_t from_slot, PageId to,
+                  int32_t to_slot, int32_t slots) override {
+    CHECK(slots > 0 && from_slot >= 0 && from_slot + slots <= page_slots_);
+    CHECK(to_slot >= 0 && to_slot + slots <= page_slots_ && (from != to || to_slot < from_slot));
     const size_t bytes = static_cast<size_t>(slots * arena.layout.head_dim) * sizeof(float);
     for (int32_t kind = 0; kind < 2; ++kind) {
-      std::memcpy(at(arena, to, kind, 0), at(arena, from, kind, 0), bytes);
+      std::memmove(at(arena, to, kind, to_slot), at(arena, from, kind, from_slot), bytes);
     }
   }
   void read_page(const ops::KvArena& arena, PageId id, int32_t slots, const TensorView& k,
@@ -59,11 +61,12 @@ class PageBackend final : public ops::Backend {
                 const ops::AttentionPlan& plan, const ops::KvArena& arena) override {
     const int32_t d = arena.layout.head_dim;
     for (int32_t row = 0; row < plan.rows; ++row) {
-      const ops::KvTarget target = plan.targets[static_cast<size_t>(row)];
-      const ops::KvPart& part = plan.parts[static_cast<size_t>(target.part)];
       for (int32_t head = 0; head < plan.kv_heads; ++head) {
-        const int32_t slot = target.slot - part.start;
-        const PageId id = part.list_pages(layer * plan.kv_heads + head)[slot / page_slots_];
+        const int32_t list = layer * plan.kv_heads + head;
+        const ops::KvTarget target = plan.target(list, row);
+        const ops::KvPart& part = plan.parts[static_cast<size_t>(target.part)];
+        const int32_t slot = target.slot - part.list_start(list);
+        const PageId id = part.list_pages(list)[slot / page_slots_];
         const int64_t offset = (int64_t{row} * plan.kv_heads + head) * d;
         const size_t bytes = static_cast<size_t>(d) * sizeof(float);
         std::memcpy(at(arena, id, 0, slot % page_slots_), k.f32() + offset, bytes);

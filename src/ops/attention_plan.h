@@ -24,6 +24,7 @@
 //      [dropped_first, dropped_last). Invariants 1 to 3 speak of its kept list.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 

@@ -20,8 +20,9 @@ class BackendSubject : public Subject {
   void zero_pages(const KvArena& arena, std::span<const PageId> ids) override {
     backend_->zero_pages(arena, ids);
   }
-  void copy_slots(const KvArena& arena, PageId from, PageId to, int32_t slots) override {
-    backend_->copy_slots(arena, from, to, slots);
+  void copy_slots(const KvArena& arena, PageId from, int32_t from_slot, PageId to, int32_t to_slot,
+                  int32_t slots) override {
+    backend_->copy_slots(arena, from, from_slot, to, to_slot, slots);
   }
   void read_page(const KvArena& arena, PageId id, int32_t slots, const TensorView& k,
                  const TensorView& v) override {
@@ -51,8 +52,9 @@ class KernelSubject : public Subject {
   void zero_pages(const KvArena& arena, std::span<const PageId> ids) override {
     cpu::zero_pages(arena, ids);
   }
-  void copy_slots(const KvArena& arena, PageId from, PageId to, int32_t slots) override {
-    cpu::copy_slots(arena, from, to, slots);
+  void copy_slots(const KvArena& arena, PageId from, int32_t from_slot, PageId to, int32_t to_slot,
+                  int32_t slots) override {
+    cpu::copy_slots(arena, from, from_slot, to, to_slot, slots);
   }
   void read_page(const KvArena& arena, PageId id, int32_t slots, const TensorView& k,
                  const TensorView& v) override {

@@ -17,7 +17,8 @@ class Subject {
   virtual ~Subject() = default;
   virtual Expected<KvLayout> kv_layout(DType type, int32_t dim) = 0;
   virtual void zero_pages(const KvArena& arena, std::span<const PageId> ids) = 0;
-  virtual void copy_slots(const KvArena& arena, PageId from, PageId to, int32_t slots) = 0;
+  virtual void copy_slots(const KvArena& arena, PageId from, int32_t from_slot, PageId to,
+                          int32_t to_slot, int32_t slots) = 0;
   virtual void read_page(const KvArena& arena, PageId id, int32_t slots, const TensorView& k,
                          const TensorView& v) = 0;
   virtual void write_kv(const TensorView& k, const TensorView& v, int32_t layer,

@@ -4,8 +4,8 @@
 // Threads: one, layer by layer.
 // Fails:   never.
 //
-// Decided at birth (architecture, section 5): token t of a gated sequence goes to the kept list of a
-// (layer, KV head) where its logit reaches the threshold or it is protected, else to the dropped
+// Decided at birth (architecture, section 5): token t of a gated sequence goes to the kept list of
+// a (layer, KV head) where its logit reaches the threshold or it is protected, else to the dropped
 // list, both in order of position. A query row at t sees all kept tokens j <= t and those dropped
 // with t - j < window: two contiguous ranges. Its own token is always among them.
 //
@@ -34,9 +34,9 @@ struct GateRule {
 
 // One (layer, KV head) list of one sequence.
 struct GateList {
-  int32_t kept_end = 0;      // path slots kept so far
-  int32_t dropped_end = 0;   // path slots dropped so far
-  int32_t visible = 0;       // first dropped slot that the next row may see
+  int32_t kept_end = 0;             // path slots kept so far
+  int32_t dropped_end = 0;          // path slots dropped so far
+  int32_t visible = 0;              // first dropped slot that the next row may see
   PageId* kept_pages = nullptr;     // this list's row of the kept part's table
   PageId* dropped_pages = nullptr;  // and of the dropped part's
   const PageId* stock = nullptr;    // pages to be handed out, ...
@@ -52,9 +52,9 @@ struct GateRows {
   int32_t row_end = 0;
   int64_t position = 0;  // of row_begin
   GateRule rule;
-  const uint8_t* exact = nullptr;  // [rows] 1: no gate may drop this token; null: none
-  int32_t kept_part = 0;           // of the plan; its counts are `kept_counts`
-  int32_t dropped_part = 0;        // its counts are `dropped_counts`
+  const uint8_t* exact = nullptr;     // [rows] 1: no gate may drop this token; null: none
+  int32_t kept_part = 0;              // of the plan; its counts are `kept_counts`
+  int32_t dropped_part = 0;           // its counts are `dropped_counts`
   int32_t* kept_counts = nullptr;     // [lists]
   int32_t* dropped_counts = nullptr;  // [lists]
   GateList* lists = nullptr;          // [lists]

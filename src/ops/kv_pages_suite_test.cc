@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -147,45 +148,160 @@ TEST_P(KvPagesSuite, Int8RoundsToNearestEven) {
   }
 }
 
+// Pages 0 and 1, 16 slots each, that hold slot + 1 and slot + 64 in every element of K, and its
+// negative in V. The head's dim is no multiple of what lies together in any page.
+class TwoPages {
+ public:
+  static constexpr int32_t kDim = 40;
+  TwoPages(Subject& subject, DType type)
+      : subject_(subject),
+        unit_(type == DType::kI8 ? 127.0f : 1.0f),
+        layout_(*subject.kv_layout(type, kDim)),
+        memory_(*Buffer::allocate(2 * layout_.page_bytes)),
+        arena_{memory_.data(), layout_} {
+    fill(0, 1);
+    fill(1, 64);
+  }
+  const KvArena& arena() const { return arena_; }
+  int32_t slots() const { return layout_.page_slots; }
+  static std::vector<int32_t> run(int32_t from, int32_t n) {
+    std::vector<int32_t> numbers(static_cast<size_t>(n));
+    std::iota(numbers.begin(), numbers.end(), from);
+    return numbers;
+  }
+  // The number that each slot of a page holds; -1 where its elements disagree.
+  std::vector<int32_t> read(PageId id) const {
+    std::vector<float> k(static_cast<size_t>(slots()) * kDim), v = k;
+    const Shape page{slots(), kDim};
+    subject_.read_page(arena_, id, slots(), {k.data(), DType::kF32, page},
+                       {v.data(), DType::kF32, page});
+    std::vector<int32_t> numbers;
+    for (int32_t slot = 0; slot < slots(); ++slot) {
+      const float first = k[static_cast<size_t>(slot * kDim)];
+      bool same = true;
+      for (int32_t at = slot * kDim; at < (slot + 1) * kDim; ++at) {
+        same &= k[static_cast<size_t>(at)] == first && v[static_cast<size_t>(at)] == -first;
+      }
+      numbers.push_back(same ? static_cast<int32_t>(first / unit_) : -1);
+    }
+    return numbers;
+  }
+
+ private:
+  void fill(PageId id, int32_t first) {
+    AttentionPlan plan;
+    plan.rows = slots();
+    plan.kv_heads = 1;
+    plan.parts.push_back({.pages = &id, .page_stride = 1, .count = slots()});
+    std::vector<float> k;
+    for (int32_t slot = 0; slot < slots(); ++slot) {
+      plan.targets.push_back({0, slot});
+      k.resize(k.size() + kDim, unit_ * static_cast<float>(first + slot));
+    }
+    std::vector<float> v;
+    for (const float x : k) v.push_back(-x);
+    const Shape shape{slots(), 1, kDim};
+    subject_.write_kv({k.data(), DType::kF32, shape}, {v.data(), DType::kF32, shape}, 0, plan,
+                      arena_);
+  }
+
+  Subject& subject_;
+  float unit_;  // so that every type holds the numbers exactly
+  KvLayout layout_;
+  Buffer memory_;
+  KvArena arena_;
+};
+
 TEST_P(KvPagesSuite, CopiedSlotsAreThoseAndNoOthers) {
   for (const DType type : kTypes) {
-    const auto layout = subject().kv_layout(type, 32);
-    ASSERT_TRUE(layout);
-    const int32_t slots = layout->page_slots;
-    auto memory = Buffer::allocate(layout->page_bytes * 2);
-    ASSERT_TRUE(memory);
-    const KvArena arena{memory->data(), *layout};
-    const Shape shape{slots, 1, 32}, page{slots, 32};
-    const float unit = type == DType::kI8 ? 127.0f : 1.0f;  // what every type holds exactly
-    const auto fill = [&](PageId id, float base) {
-      AttentionPlan plan;
-      plan.rows = slots;
-      plan.kv_heads = 1;
-      plan.parts.push_back({.pages = &id, .page_stride = 1, .count = slots});
-      std::vector<float> k(static_cast<size_t>(slots) * 32), v = k;
-      for (int32_t row = 0; row < slots; ++row) {
-        plan.targets.push_back({0, row});
-        std::fill_n(k.begin() + row * 32, 32, unit * (base + static_cast<float>(row)));
-        std::fill_n(v.begin() + row * 32, 32, -unit * (base + static_cast<float>(row)));
-      }
-      subject().write_kv({k.data(), DType::kF32, shape}, {v.data(), DType::kF32, shape}, 0, plan,
-                         arena);
-    };
-    for (int32_t count = 0; count < slots; ++count) {
-      fill(0, 1.0f);
-      fill(1, 64.0f);
-      subject().copy_slots(arena, 0, 1, count);
-      std::vector<float> k(static_cast<size_t>(slots) * 32), v = k;
-      subject().read_page(arena, 1, slots, {k.data(), DType::kF32, page},
-                          {v.data(), DType::kF32, page});
-      for (int32_t slot = 0; slot < slots; ++slot) {
-        const float want = unit * ((slot < count ? 1.0f : 64.0f) + static_cast<float>(slot));
-        for (int32_t d = 0; d < 32; ++d) {
-          ASSERT_EQ(k[static_cast<size_t>(slot * 32 + d)], want) << count << " copied";
-          ASSERT_EQ(v[static_cast<size_t>(slot * 32 + d)], -want) << count << " copied";
+    const int32_t slots = TwoPages(subject(), type).slots();
+    for (int32_t from = 0; from < slots; ++from) {
+      for (int32_t to = 0; to < slots; ++to) {
+        for (int32_t count = 0; count <= slots - std::max(from, to); ++count) {
+          TwoPages pages(subject(), type);
+          subject().copy_slots(pages.arena(), 0, from, 1, to, count);
+          std::vector<int32_t> want = TwoPages::run(64, slots);
+          for (int32_t i = 0; i < count; ++i) want[static_cast<size_t>(to + i)] = 1 + from + i;
+          ASSERT_EQ(pages.read(1), want) << count << " from " << from << " to " << to;
+          ASSERT_EQ(pages.read(0), TwoPages::run(1, slots));
         }
       }
     }
+  }
+}
+
+TEST_P(KvPagesSuite, SlotsMoveDownInsideAPage) {
+  for (const DType type : kTypes) {
+    const int32_t slots = TwoPages(subject(), type).slots();
+    for (int32_t from = 0; from < slots; ++from) {
+      for (int32_t to = 0; to <= from; ++to) {
+        for (int32_t count = 0; count <= slots - from; ++count) {
+          TwoPages pages(subject(), type);
+          subject().copy_slots(pages.arena(), 0, from, 0, to, count);
+          std::vector<int32_t> want = TwoPages::run(1, slots);
+          for (int32_t i = 0; i < count; ++i) want[static_cast<size_t>(to + i)] = 1 + from + i;
+          ASSERT_EQ(pages.read(0), want) << count << " from " << from << " to " << to;
+          ASSERT_EQ(pages.read(1), TwoPages::run(64, slots));
+        }
+      }
+    }
+  }
+}
+
+// Each list has targets of its own: the rows of one KV head in one part, of the other in two.
+TEST_P(KvPagesSuite, TargetsOfAList) {
+  for (const DType type : kTypes) {
+    const int32_t dim = 32, heads = 2, layers = 2, rows = 3;
+    const auto layout = subject().kv_layout(type, dim);
+    ASSERT_TRUE(layout);
+    const Buffer memory = *Buffer::allocate(8 * layout->page_bytes);
+    const KvArena arena{memory.data(), *layout};
+    const std::vector<PageId> kept{7, 2, 0, 5}, dropped{1, 6, 4, 3};
+    const std::vector<int32_t> kept_counts{2, 2, 3, 1}, dropped_counts{1, 1, 0, 2};
+    const std::vector<int32_t> dropped_starts{0, 16, 0, 32};
+    AttentionPlan plan;
+    plan.rows = rows;
+    plan.kv_heads = heads;
+    plan.parts = {{.pages = kept.data(), .page_stride = 1, .counts = kept_counts.data()},
+                  {.pages = dropped.data(),
+                   .page_stride = 1,
+                   .starts = dropped_starts.data(),
+                   .counts = dropped_counts.data()}};
+    plan.target_stride = rows;
+    plan.targets = {{0, 0}, {0, 1}, {1, 0}, {0, 0},  {1, 16}, {0, 1},
+                    {0, 0}, {0, 1}, {0, 2}, {1, 32}, {0, 0},  {1, 33}};
+    const float unit = type == DType::kI8 ? 127.0f : 1.0f;
+    for (int32_t layer = 0; layer < layers; ++layer) {
+      std::vector<float> k;
+      for (int32_t at = 0; at < rows * heads; ++at) {
+        const auto number = static_cast<float>(10 * layer + at);  // of a row and a head
+        k.resize(k.size() + dim, unit * number);
+      }
+      const TensorView view(k.data(), DType::kF32, {rows, heads, dim});
+      subject().write_kv(view, view, layer, plan, arena);
+    }
+    const auto held = [&](PageId page, int32_t count) {
+      std::vector<float> k(static_cast<size_t>(count * dim)), v = k;
+      subject().read_page(arena, page, count, {k.data(), DType::kF32, {count, dim}},
+                          {v.data(), DType::kF32, {count, dim}});
+      EXPECT_EQ(k, v);
+      std::vector<float> numbers;
+      for (int32_t i = 0; i < count; ++i) {
+        for (int32_t d = 1; d < dim; ++d) {
+          EXPECT_EQ(k[static_cast<size_t>(i * dim + d)], k[static_cast<size_t>(i * dim)]);
+        }
+        numbers.push_back(k[static_cast<size_t>(i * dim)] / unit);
+      }
+      return numbers;
+    };
+    using Numbers = std::vector<float>;
+    EXPECT_EQ(held(7, 2), (Numbers{0, 2}));
+    EXPECT_EQ(held(1, 1), (Numbers{4}));
+    EXPECT_EQ(held(2, 2), (Numbers{1, 5}));
+    EXPECT_EQ(held(6, 1), (Numbers{3}));
+    EXPECT_EQ(held(0, 3), (Numbers{10, 12, 14}));
+    EXPECT_EQ(held(5, 1), (Numbers{13}));
+    EXPECT_EQ(held(3, 2), (Numbers{11, 15}));
   }
 }
 

@@ -48,11 +48,20 @@ inline void check_gather_rows(const TensorView& x, std::span<const int32_t> rows
   for (const int32_t row : rows) CHECK(row >= 0 && row < x.shape()[0]);
 }
 
-inline void check_write_kv(const TensorView& k, const TensorView& v, const AttentionPlan& plan,
-                           const KvArena& arena) {
+inline void check_write_kv(const TensorView& k, const TensorView& v, int32_t layer,
+                           const AttentionPlan& plan, const KvArena& arena) {
   CHECK(k.shape() == (Shape{plan.rows, plan.kv_heads, arena.layout.head_dim}));
   CHECK(v.shape() == k.shape());
-  CHECK(plan.targets.size() == static_cast<size_t>(plan.rows));
+  CHECK(plan.target_stride == 0 || plan.target_stride == plan.rows);
+  const auto lists = static_cast<size_t>(plan.target_stride == 0 ? 1 : (layer + 1) * plan.kv_heads);
+  CHECK(plan.targets.size() >= lists * static_cast<size_t>(plan.rows));
+}
+
+inline void check_copy_slots(const KvArena& arena, PageId from, int32_t from_slot, PageId to,
+                             int32_t to_slot, int32_t slots) {
+  const int32_t most = arena.layout.page_slots - slots;
+  CHECK(slots >= 0 && from_slot >= 0 && from_slot <= most && to_slot >= 0 && to_slot <= most);
+  CHECK(from != to || to_slot <= from_slot);
 }
 
 inline void check_attention(const TensorView& q, const AttentionPlan& plan, const KvArena& arena,

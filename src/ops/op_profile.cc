@@ -105,10 +105,12 @@ class ProfilingBackend : public Backend {
         static_cast<double>(ids.size()) * static_cast<double>(arena.layout.page_bytes);
     timed(zeroed_, {.bytes = bytes}, [&] { inner_->zero_pages(arena, ids); });
   }
-  void copy_slots(const KvArena& arena, PageId from, PageId to, int32_t slots) override {
+  void copy_slots(const KvArena& arena, PageId from, int32_t from_slot, PageId to, int32_t to_slot,
+                  int32_t slots) override {
     const double bytes =
         2.0 * slots * static_cast<double>(arena.layout.page_bytes) / arena.layout.page_slots;
-    timed(copied_, {.bytes = bytes}, [&] { inner_->copy_slots(arena, from, to, slots); });
+    timed(copied_, {.bytes = bytes},
+          [&] { inner_->copy_slots(arena, from, from_slot, to, to_slot, slots); });
   }
   void read_page(const KvArena& arena, PageId id, int32_t slots, const TensorView& k,
                  const TensorView& v) override {

@@ -139,8 +139,9 @@ void CpuBackend::zero_pages(const KvArena& arena, std::span<const PageId> ids) {
   cpu::zero_pages(arena, ids);
 }
 
-void CpuBackend::copy_slots(const KvArena& arena, PageId from, PageId to, int32_t slots) {
-  cpu::copy_slots(arena, from, to, slots);
+void CpuBackend::copy_slots(const KvArena& arena, PageId from, int32_t from_slot, PageId to,
+                            int32_t to_slot, int32_t slots) {
+  cpu::copy_slots(arena, from, from_slot, to, to_slot, slots);
 }
 
 void CpuBackend::read_page(const KvArena& arena, PageId id, int32_t slots, const TensorView& k,
@@ -242,7 +243,7 @@ void CpuBackend::gather_rows(const TensorView& x, std::span<const int32_t> rows,
 
 void CpuBackend::write_kv(const TensorView& k, const TensorView& v, int32_t layer,
                           const AttentionPlan& plan, const KvArena& arena) {
-  check_write_kv(k, v, plan, arena);
+  check_write_kv(k, v, layer, plan, arena);
   const int64_t width = int64_t{plan.kv_heads} * arena.layout.head_dim;
   for_runs(plan.rows, 2 * width * kStreamCost, [&](int64_t begin, int64_t end) {
     cpu::write_kv(k, v, layer, plan, arena, static_cast<int32_t>(begin), static_cast<int32_t>(end));
@@ -254,7 +255,7 @@ void CpuBackend::rope_write_kv(const TensorView& q, const TensorView& k, const T
                                const AttentionPlan& plan, const KvArena& arena) {
   check_rope(q, cos, sin);
   check_rope(k, cos, sin);
-  check_write_kv(k, v, plan, arena);
+  check_write_kv(k, v, layer, plan, arena);
   const int64_t width = (q.shape()[1] + 3 * k.shape()[1]) * k.shape()[2];
   for_runs(plan.rows, width * kStreamCost, [&](int64_t begin, int64_t end) {
     rotate(q, cos, sin, begin, end);

@@ -35,7 +35,8 @@ class CpuBackend : public Backend {
   int64_t loading_bytes(DType type, const Shape& shape) const override;
   Expected<KvLayout> kv_layout(DType type, int32_t head_dim) override;
   void zero_pages(const KvArena& arena, std::span<const PageId> ids) override;
-  void copy_slots(const KvArena& arena, PageId from, PageId to, int32_t slots) override;
+  void copy_slots(const KvArena& arena, PageId from, int32_t from_slot, PageId to, int32_t to_slot,
+                  int32_t slots) override;
   void read_page(const KvArena& arena, PageId id, int32_t slots, const TensorView& k,
                  const TensorView& v) override;
 

@@ -89,24 +89,39 @@ void read_slots(const KvArena& arena, PageId id, int32_t slots, float* k, float*
 
 // --- slots copied
 
+// Inside one page the two runs may overlap.
 template <class T>
-void copy_first(const KvArena& arena, PageId from_id, PageId to_id, int32_t slots) {
+void move_run(const T* from, T* to, int64_t count) {
+  std::memmove(to, from, static_cast<size_t>(count) * sizeof(T));
+}
+
+template <class T>
+void copy_elements(const KvArena& arena, PageId from_id, int32_t from_slot, PageId to_id,
+                   int32_t to_slot, int32_t slots) {
   const Image<T> image(arena.layout);
   const T* from = elements<T>(arena, from_id);
   T* to = elements<T>(arena, to_id);
   for (int32_t d = 0; d < image.dim; d += image.kPair) {
-    std::copy_n(from + image.key(0, d), int64_t{slots} * image.kPair, to + image.key(0, d));
+    move_run(from + image.key(from_slot, d), to + image.key(to_slot, d), slots * image.kPair);
   }
-  const int32_t whole = slots / image.kPair * image.kPair;
+  const auto copy_value = [&](int32_t i) {
+    for (int32_t d = 0; d < image.dim; ++d) {
+      to[image.value(to_slot + i, d)] = from[image.value(from_slot + i, d)];
+    }
+  };
+  // Slots lie in pairs: whole pairs stay together where both runs begin on the same side of one.
+  const int32_t side = from_slot % image.kPair;
+  const int32_t before = side == to_slot % image.kPair ? std::min(side, slots) : slots;
+  const int32_t whole = (slots - before) / image.kPair * image.kPair;
+  for (int32_t i = 0; i < before; ++i) copy_value(i);
   for (int32_t d = 0; d < image.dim; d += image.column) {
-    std::copy_n(from + image.value(0, d), int64_t{whole} * image.column, to + image.value(0, d));
+    move_run(from + image.value(from_slot + before, d), to + image.value(to_slot + before, d),
+             int64_t{whole} * image.column);
   }
-  for (int32_t d = 0; whole < slots && d < image.dim; ++d) {
-    to[image.value(whole, d)] = from[image.value(whole, d)];
-  }
+  for (int32_t i = before + whole; i < slots; ++i) copy_value(i);
   if constexpr (image.kIsInt8) {
     for (const int32_t at : {0, kPageSlots}) {
-      std::copy_n(scales(arena, from_id) + at, slots, scales(arena, to_id) + at);
+      move_run(scales(arena, from_id) + at + from_slot, scales(arena, to_id) + at + to_slot, slots);
     }
   }
 }
@@ -143,10 +158,12 @@ void zero_pages(const KvArena& arena, std::span<const PageId> ids) {
   }
 }
 
-void copy_slots(const KvArena& arena, PageId from, PageId to, int32_t slots) {
-  CHECK(slots >= 0 && slots <= kPageSlots);
-  if (slots == 0 || from == to) return;
-  with_element(arena, [&](auto x) { copy_first<decltype(x)>(arena, from, to, slots); });
+void copy_slots(const KvArena& arena, PageId from, int32_t from_slot, PageId to, int32_t to_slot,
+                int32_t slots) {
+  check_copy_slots(arena, from, from_slot, to, to_slot, slots);
+  with_element(arena, [&](auto x) {
+    copy_elements<decltype(x)>(arena, from, from_slot, to, to_slot, slots);
+  });
 }
 
 void read_page(const KvArena& arena, PageId id, int32_t slots, const TensorView& k,
@@ -159,14 +176,14 @@ void read_page(const KvArena& arena, PageId id, int32_t slots, const TensorView&
 
 void write_kv(const TensorView& k, const TensorView& v, int32_t layer, const AttentionPlan& plan,
               const KvArena& arena, int32_t row_begin, int32_t row_end) {
-  check_write_kv(k, v, plan, arena);
+  check_write_kv(k, v, layer, plan, arena);
   CHECK(row_begin >= 0 && row_end <= plan.rows);
   const int32_t dim = arena.layout.head_dim;
   for (int32_t row = row_begin; row < row_end; ++row) {
-    const KvTarget target = plan.targets[static_cast<size_t>(row)];
-    const KvPart& part = plan.parts[static_cast<size_t>(target.part)];
     for (int32_t head = 0; head < plan.kv_heads; ++head) {
       const int32_t list = layer * plan.kv_heads + head;
+      const KvTarget target = plan.target(list, row);
+      const KvPart& part = plan.parts[static_cast<size_t>(target.part)];
       const int32_t at = target.slot - part.list_start(list);
       CHECK(at >= 0 && at < part.list_count(list));
       const PageId page = part.list_pages(list)[at / kPageSlots];

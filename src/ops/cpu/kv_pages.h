@@ -25,7 +25,8 @@ constexpr int32_t padded_head_dim(int32_t head_dim) { return (head_dim + 15) / 1
 // head_dim: 1 to 256; type: f32, bf16 or i8.
 Expected<KvLayout> kv_layout(DType type, int32_t head_dim);
 void zero_pages(const KvArena& arena, std::span<const PageId> ids);
-void copy_slots(const KvArena& arena, PageId from, PageId to, int32_t slots);
+void copy_slots(const KvArena& arena, PageId from, int32_t from_slot, PageId to, int32_t to_slot,
+                int32_t slots);
 void read_page(const KvArena& arena, PageId id, int32_t slots, const TensorView& k,
                const TensorView& v);
 // Rows [row_begin, row_end) of k, v [T, Hkv, D].

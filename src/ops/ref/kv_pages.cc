@@ -59,15 +59,17 @@ void zero_pages(const KvArena& arena, std::span<const PageId> ids) {
   }
 }
 
-void copy_slots(const KvArena& arena, PageId from, PageId to, int32_t slots) {
-  CHECK(slots >= 0 && slots <= arena.layout.page_slots);
-  if (slots == 0 || from == to) return;
+void copy_slots(const KvArena& arena, PageId from, int32_t from_slot, PageId to, int32_t to_slot,
+                int32_t slots) {
+  check_copy_slots(arena, from, from_slot, to, to_slot, slots);
+  if (slots == 0) return;
   const auto bytes = dtype_bytes(arena.layout.type, int64_t{slots} * arena.layout.head_dim);
   for (const Half half : {Half::kKeys, Half::kValues}) {
-    std::memcpy(element(arena, to, half, 0, 0), element(arena, from, half, 0, 0),
-                static_cast<size_t>(bytes));
+    std::memmove(element(arena, to, half, to_slot, 0), element(arena, from, half, from_slot, 0),
+                 static_cast<size_t>(bytes));
     if (arena.layout.type != DType::kI8) continue;
-    std::copy_n(scales(arena, from, half), slots, scales(arena, to, half));
+    std::memmove(scales(arena, to, half) + to_slot, scales(arena, from, half) + from_slot,
+                 static_cast<size_t>(slots) * sizeof(float));
   }
 }
 
@@ -86,13 +88,13 @@ void read_page(const KvArena& arena, PageId id, int32_t slots, const TensorView&
 
 void write_kv(const TensorView& k, const TensorView& v, int32_t layer, const AttentionPlan& plan,
               const KvArena& arena) {
-  check_write_kv(k, v, plan, arena);
+  check_write_kv(k, v, layer, plan, arena);
   const int64_t dim = arena.layout.head_dim;
   for (int32_t row = 0; row < plan.rows; ++row) {
-    const KvTarget target = plan.targets[static_cast<size_t>(row)];
-    const KvPart& part = plan.parts[static_cast<size_t>(target.part)];
     for (int32_t head = 0; head < plan.kv_heads; ++head) {
       const int32_t list = layer * plan.kv_heads + head;
+      const KvTarget target = plan.target(list, row);
+      const KvPart& part = plan.parts[static_cast<size_t>(target.part)];
       const int32_t at = target.slot - part.list_start(list);
       CHECK(at >= 0 && at < part.list_count(list));
       const PageId page = part.list_pages(list)[at / arena.layout.page_slots];

@@ -15,7 +15,8 @@ inline constexpr int32_t kPageSlots = 16;  // P
 
 Expected<KvLayout> kv_layout(DType type, int32_t head_dim);
 void zero_pages(const KvArena& arena, std::span<const PageId> ids);
-void copy_slots(const KvArena& arena, PageId from, PageId to, int32_t slots);
+void copy_slots(const KvArena& arena, PageId from, int32_t from_slot, PageId to, int32_t to_slot,
+                int32_t slots);
 void read_page(const KvArena& arena, PageId id, int32_t slots, const TensorView& k,
                const TensorView& v);
 void write_kv(const TensorView& k, const TensorView& v, int32_t layer, const AttentionPlan& plan,

@@ -52,8 +52,9 @@ class RefBackend : public Backend {
   void zero_pages(const KvArena& arena, std::span<const PageId> ids) override {
     ref::zero_pages(arena, ids);
   }
-  void copy_slots(const KvArena& arena, PageId from, PageId to, int32_t slots) override {
-    ref::copy_slots(arena, from, to, slots);
+  void copy_slots(const KvArena& arena, PageId from, int32_t from_slot, PageId to, int32_t to_slot,
+                  int32_t slots) override {
+    ref::copy_slots(arena, from, from_slot, to, to_slot, slots);
   }
   void read_page(const KvArena& arena, PageId id, int32_t slots, const TensorView& k,
                  const TensorView& v) override {
