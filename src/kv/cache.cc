@@ -15,7 +15,8 @@ Cache::Cache(PagePool pool, const KvCacheOptions& options, std::unique_ptr<Recla
       options_(options),
       pool_(std::move(pool)),
       page_slots_(pool_.page_slots()),
-      tree_(pool_, lists_, std::move(policy)) {
+      tree_(pool_, lists_, std::move(policy)),
+      planner_(lists_) {
   tree_.on_pin_moved = [this](PinId id, Node* node) { pins_.at(id).node = node; };
 }
 

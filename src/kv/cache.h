@@ -42,7 +42,7 @@ class Cache final : public KvCache {
   int64_t pinned_bytes() const override { return tree_.pinned_pages() * pool_.page_bytes(); }
 
   std::optional<int32_t> reserve(SequenceId id, int32_t n) override;
-  const Step& plan(Partition partition) override;
+  Step& plan(Partition partition) override;
   void commit() override;
   void abandon() override;
 
@@ -105,6 +105,11 @@ class Cache final : public KvCache {
   void commit_gated();
   void seal_gated(Sequence& sequence, Node* node);
   void abandon_gated(Sequence& sequence);
+  // [lists] of a node that is written in this step, as they were before it.
+  struct Counts {
+    std::span<const int32_t> kept, dropped;
+  };
+  Counts counts_before(const Node* node) const;
   void check_gated(const Node* node, Recount& recount) const;
 
   // Takes pages for up to n rows, and copies the `source`'s part of the first page; 0: no room.
@@ -140,7 +145,8 @@ class Cache final : public KvCache {
   std::vector<SequenceId> reserved_;  // in the order of their reservations
   std::vector<Reservation> reservations_;
   std::vector<Node*> path_;
-  // Of the gated slices of the step, one after another: [slices][lists], keep [slices][lists][rows].
+  // Of the gated slices of the step, one after another: [slices][lists], keep
+  // [slices][lists][rows].
   std::vector<ops::GateList> gate_lists_;
   std::vector<int32_t> counts_before_, dropped_before_;
   std::vector<uint8_t> keep_, exact_;

@@ -11,8 +11,6 @@ namespace {
 // A boundary is left at every multiple, for whoever parts anywhere.
 constexpr int64_t kBoundaryGrid = 512;
 
-int64_t multiples_between(int64_t from, int64_t to, int64_t step) { return to / step - from / step; }
-
 }  // namespace
 
 // ---- starting
@@ -37,7 +35,7 @@ void Cache::place_gated(const Scope& scope, SequenceId id, Sequence& s) {
   std::ranges::sort(s.boundaries);
   s.boundaries.erase(std::ranges::unique(s.boundaries).begin(), s.boundaries.end());
   s.tail = tree_.add_child(branch, rest, id);
-  s.tail->unpublished = !s.tier->decode_gate && branch->end() >= s.prompt - 1;
+  if (!s.tier->decode_gate) s.tail->publish_end = s.prompt;
 }
 
 void Cache::fork_gated(const Sequence& original, SequenceId fork_id, Sequence& fork) {
@@ -57,7 +55,7 @@ void Cache::fork_gated(const Sequence& original, SequenceId fork_id, Sequence& f
   }
   fork.tail = tree_.add_child(
       branch, std::span(fork.tokens).subspan(static_cast<size_t>(branch->end())), fork_id);
-  fork.tail->unpublished = !fork.tier->decode_gate && branch->end() >= fork.prompt - 1;
+  if (!fork.tier->decode_gate) fork.tail->publish_end = fork.prompt;
 }
 
 // ---- boundaries
@@ -82,8 +80,7 @@ int64_t Cache::gated_pages(const GateTier& tier, int64_t tokens, int64_t boundar
   if (tokens <= 0) return 0;
   const int64_t runs = boundaries + tokens / kBoundaryGrid + 1;
   const int64_t tail = columns_for(tier.rule.window - 1, page_slots_) + 1;
-  const int64_t bytes =
-      tokens * lists_ + (runs + 1) * tier.memory_floats * int64_t{sizeof(float)};
+  const int64_t bytes = tokens * lists_ + (runs + 1) * tier.memory_floats * int64_t{sizeof(float)};
   return lists_ * (columns_for(tokens, page_slots_) + 2 + 2 * tail + runs) +
          pool_.pages_for(bytes) + 2;
 }
@@ -207,24 +204,28 @@ void Cache::commit_gated() {
 }
 
 void Cache::seal_gated(Sequence& s, Node* node) {
+  // Another's, sealed just before, may have become this one's too.
+  if (node->gated->tail != GatedRun::Tail::kWorking) return;
   const bool inner = node != s.tail && node->complete();
   if (!inner && !is_boundary(s, node->computed_end())) return;
   tree_.graft_twins(tree_.seal(node, clock_));
-  s.tail->unpublished = !s.tier->decode_gate && s.tail->start >= s.prompt - 1;
+}
+
+Cache::Counts Cache::counts_before(const Node* node) const {
+  if (!planned_ || node->gated->reserved == 0) {
+    return {node->gated->counts, node->gated->dropped_counts};
+  }
+  const auto lists = static_cast<size_t>(lists_);
+  const auto nodes = planner_.gated_nodes();
+  const auto at = static_cast<size_t>(std::ranges::find(nodes, node) - nodes.begin()) * lists;
+  return {std::span(counts_before_).subspan(at, lists),
+          std::span(dropped_before_).subspan(at, lists)};
 }
 
 void Cache::abandon_gated(Sequence& s) {
   Node* node = written_node(s);
-  GatedRun& run = *node->gated;
-  std::span<const int32_t> counts = run.counts, dropped = run.dropped_counts;
-  if (planned_) {
-    const auto lists = static_cast<size_t>(lists_);
-    const auto nodes = planner_.gated_nodes();
-    const auto at = static_cast<size_t>(std::ranges::find(nodes, node) - nodes.begin()) * lists;
-    counts = std::span(counts_before_).subspan(at, lists);
-    dropped = std::span(dropped_before_).subspan(at, lists);
-  }
-  tree_.runs().abandon(run, s.rows, counts, dropped);
+  const Counts counts = counts_before(node);
+  tree_.runs().abandon(*node->gated, s.rows, counts.kept, counts.dropped);
   tree_.refresh_gated(node);
   s.rows = 0;
 }

@@ -190,7 +190,7 @@ void Cache::copy_slots(Node* node, const Node* from, int64_t slots) {
 
 // ---- plan, commit, abandon
 
-const Step& Cache::plan(Partition partition) {
+Step& Cache::plan(Partition partition) {
   reservations_.clear();
   for (SequenceId id : reserved_) {
     const Sequence& s = at(id);
@@ -199,7 +199,7 @@ const Step& Cache::plan(Partition partition) {
          std::span(s.tokens).subspan(static_cast<size_t>(s.position), static_cast<size_t>(s.rows)),
          s.position, s.rows});
   }
-  planner_.plan(reservations_, partition, lists_, options_.kv_heads, step_);
+  planner_.plan(reservations_, partition, options_.kv_heads, step_);
   describe_gate();
   planned_ = true;
   return step_;

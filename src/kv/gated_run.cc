@@ -20,8 +20,7 @@ bool GatedRuns::can_share(const GatedRun& parent, int32_t list) const {
 }
 
 // Slots that are free behind what a run holds, or will hold once it is started.
-GatedRuns::Rooms GatedRuns::rooms(const GatedRun* run, const GatedRun* parent,
-                                  int32_t list) const {
+GatedRuns::Rooms GatedRuns::rooms(const GatedRun* run, const GatedRun* parent, int32_t list) const {
   const auto room = [this](int32_t slots) { return columns(slots) * page_slots_ - slots; };
   const GatedRun* from = run != nullptr ? run : parent;
   if (from == nullptr) return {};
@@ -86,8 +85,8 @@ void GatedRuns::move_dropped(const GatedRun& from, GatedRun& to, int32_t list, i
                              int32_t to_first, int32_t begin, int32_t end) {
   for (int32_t slot = begin; slot < end;) {
     const int32_t source = slot - from_first, target = slot - to_first;
-    const int32_t run = std::min({end - slot, page_slots_ - source % page_slots_,
-                                  page_slots_ - target % page_slots_});
+    const int32_t run = std::min(
+        {end - slot, page_slots_ - source % page_slots_, page_slots_ - target % page_slots_});
     pool_.backend().copy_slots(pool_.arena(), from.dropped.row(list)[source / page_slots_],
                                source % page_slots_, to.dropped.row(list)[target / page_slots_],
                                target % page_slots_, run);
@@ -195,7 +194,7 @@ void GatedRuns::pack(GatedRun& run, int64_t position, int32_t window) {
       ++from;
     }
     const int32_t held = columns(end - first), packed = columns(end - from);
-    move_dropped(run, run, list, first, from, from, end);
+    if (from > first) move_dropped(run, run, list, first, from, from, end);
     give_back_dropped(run, list, packed, held);
     run.dropped_starts[i] = from;
     run.dropped_counts[i] = end - from;

@@ -1,11 +1,13 @@
-// What:    what a node of a gated scope holds: kept and dropped slots per (layer, KV head) list, the
+// What:    what a node of a gated scope holds: kept and dropped slots per (layer, KV head) list,
+// the
 //          decisions of its tokens, and at its end what a continuation needs (the overlay).
 // Owns:    its page ids; pages are the pool's, and may have other holders.
 // Threads: one.
 // Fails:   taking pages beyond the pool's room is a CHECK.
 //
 //   tokens     [ ............... run ............... ]      a node; boundaries are its ends
-//   kept       | p0 ...... | p1 ...... | p2 ..           of every list, slots counted along the path;
+//   kept       | p0 ...... | p1 ...... | p2 ..           of every list, slots counted along the
+//   path;
 //                 ^ the parent's last slots: its partial page, shared where nobody else has
 //                   continued it, else copied
 //   dropped    while it is written, working: the slots that its next row may still see, on the
@@ -28,8 +30,16 @@ namespace coppice::kv {
 
 struct GatedRun {
   explicit GatedRun(int32_t n)
-      : lists(n), starts(size()), counts(size()), inner(size()), borrowed(size()),
-        dropped_starts(size()), dropped_counts(size()), visible(size()), kept(n), dropped(n),
+      : lists(n),
+        starts(size()),
+        counts(size()),
+        inner(size()),
+        borrowed(size()),
+        dropped_starts(size()),
+        dropped_counts(size()),
+        visible(size()),
+        kept(n),
+        dropped(n),
         positions(size()) {}
 
   size_t size() const { return static_cast<size_t>(lists); }

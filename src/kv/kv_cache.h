@@ -200,7 +200,8 @@ class KvCache {
   // what siblings hold, and there an older sequence may be at work: so after an empty answer
   // progress() tells whether the sequence is blocked by now or found no room.
   virtual std::optional<int32_t> reserve(SequenceId id, int32_t n) = 0;
-  virtual const Step& plan(Partition partition) = 0;
+  // Its gate is the model's to fill in while the plan runs.
+  virtual Step& plan(Partition partition) = 0;
   virtual void commit() = 0;   // the rows' keys and values are in their pages
   virtual void abandon() = 0;  // the step did not run: its pages go back
 

@@ -33,6 +33,7 @@ struct Node {
     return tier == nullptr ? pages.pages() : gated != nullptr ? gated->owned : 0;
   }
   bool has_overlay() const { return gated != nullptr && gated->tail == GatedRun::Tail::kOverlay; }
+  bool unpublished() const { return start >= publish_end; }
   // Computed up to where a request may start now: a boundary, or where its writer stands.
   bool can_start() const {
     return gated != nullptr && computed > 0 && gated->tail != GatedRun::Tail::kNone;
@@ -45,12 +46,12 @@ struct Node {
   int64_t start = 0;                            // tokens before the run: a multiple of P
   std::vector<TokenId> tokens;                  // the run, planned
   int64_t computed = 0;                         // its leading tokens that are in pages
-  PageTable pages;  // of an ungated scope
+  PageTable pages;                              // of an ungated scope
 
   // Of a gated scope; the root has its tier too.
   std::shared_ptr<const GateTier> tier;
   std::unique_ptr<GatedRun> gated;  // once its first row is reserved
-  bool unpublished = false;         // nobody else may start in it or below
+  int64_t publish_end = INT64_MAX;  // nobody else may start in a run from there on, or below it
   int32_t unstarted = 0;            // children that will start from this node's overlay
   uint64_t boundary_used = 0;       // clock: a request started at its end, or it was made
 
@@ -66,6 +67,7 @@ struct Node {
   struct Accounted {
     int64_t tokens = 0;
     int64_t reclaimable_pages = 0;
+    int64_t reclaimable_bytes = 0;  // charged
     std::optional<ReclaimQueue::Entry> queued;
     int64_t overlay_pages = 0;
     std::optional<OverlayQueue::Entry> overlay;

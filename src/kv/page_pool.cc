@@ -73,7 +73,7 @@ void PagePool::share(PageId id) {
 
 int32_t PagePool::holders(PageId id) const {
   return id >= 0 && static_cast<size_t>(id) < holders_.size() ? holders_[static_cast<size_t>(id)]
-                                                               : 0;
+                                                              : 0;
 }
 
 void PagePool::charge(int64_t bytes) {

@@ -6,8 +6,8 @@
 
 namespace coppice::kv {
 
-void Planner::plan(std::span<const Reservation> reservations, Partition partition, int32_t lists,
-                   int32_t kv_heads, Step& step) {
+void Planner::plan(std::span<const Reservation> reservations, Partition partition, int32_t kv_heads,
+                   Step& step) {
   reservations_ = reservations;
   partition_ = partition;
   roots_.clear();
@@ -48,15 +48,15 @@ void Planner::plan(std::span<const Reservation> reservations, Partition partitio
     }
   }
   for (Node* node : visited_) node->visit = {};
-  if (!step.gate.empty()) widen_bounds(lists, step);
+  if (!step.gate.empty()) widen_bounds(step);
 }
 
 // Gated rows have targets and bounds of their own in every list: all rows get them.
-void Planner::widen_bounds(int32_t lists, Step& step) {
+void Planner::widen_bounds(Step& step) const {
   ops::AttentionPlan& plan = step.plan;
   const auto repeat = [&](auto& values) {
     const size_t rows = values.size();
-    values.resize(rows * static_cast<size_t>(lists));
+    values.resize(rows * static_cast<size_t>(lists_));
     for (size_t at = rows; at < values.size(); ++at) values[at] = values[at - rows];
   };
   plan.row_stride = plan.target_stride = plan.rows;

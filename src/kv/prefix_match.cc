@@ -93,16 +93,17 @@ Node* PrefixTree::twin(Node* node) const {
 }
 
 int64_t PrefixTree::pinned_pages() const {
-  int64_t pages = 0;
-  for (const auto& [scope, root] : roots_) pages += pinned_pages(root.get());
-  return pages;
+  int64_t pages = 0, charged = 0;
+  for (const auto& [scope, root] : roots_) pages += pinned_pages(root.get(), charged);
+  return pages + pool_.pages_for(charged);
 }
 
-int64_t PrefixTree::pinned_pages(const Node* node) const {
+int64_t PrefixTree::pinned_pages(const Node* node, int64_t& charged) const {
   if (node->pinned == 0) return 0;
   if (node->tier != nullptr) {
     int64_t held = node->held_pages();
-    for (const auto& child : node->children) held += pinned_pages(child.get());
+    if (node->gated != nullptr) charged += node->gated->charged;
+    for (const auto& child : node->children) held += pinned_pages(child.get(), charged);
     return held;
   }
   int64_t columns = node->pages.columns();
@@ -112,7 +113,7 @@ int64_t PrefixTree::pinned_pages(const Node* node) const {
     columns = columns_for(covered - node->start, page_slots_);
   }
   int64_t pages = columns * lists_;
-  for (const auto& child : node->children) pages += pinned_pages(child.get());
+  for (const auto& child : node->children) pages += pinned_pages(child.get(), charged);
   return pages;
 }
 

@@ -26,6 +26,9 @@ void PrefixTree::refresh(Node* node) {
   const int64_t pages = unreferenced ? node->held_pages() : 0;
   reclaimable_pages_ += pages - seen.reclaimable_pages;
   seen.reclaimable_pages = pages;
+  const int64_t bytes = unreferenced && node->gated != nullptr ? node->gated->charged : 0;
+  reclaimable_bytes_ += bytes - seen.reclaimable_bytes;
+  seen.reclaimable_bytes = bytes;
   refresh_overlay(node);
   if (seen.queued) queue_.erase(*seen.queued);
   seen.queued.reset();
@@ -41,6 +44,7 @@ void PrefixTree::forget(Node* node) {
   if (node->accounted.overlay) overlays_.erase(*node->accounted.overlay);
   tokens_held_ -= node->accounted.tokens;
   reclaimable_pages_ -= node->accounted.reclaimable_pages;
+  reclaimable_bytes_ -= node->accounted.reclaimable_bytes;
   overlay_pages_ -= node->accounted.overlay_pages;
   --nodes_;
 }

@@ -33,10 +33,11 @@
 //       oldest sequence below it.
 //   11. The totals (nodes, tokens held, pages reclaimable) equal a recount.
 //   12. Pages held exceed the budget only where no unreferenced leaf is left.
-//   13. In a gated scope runs end anywhere, and siblings may begin alike; else 2 to 11 hold there too.
-//       A run that is complete and not a tail has an overlay, or its was freed and no child is still
-//       to start from it; its lists' lengths agree with its decisions; a first page is shared with
-//       the parent's last or its own.
+//   13. In a gated scope runs end anywhere, and siblings may begin alike; else 2 to 11 hold there
+//   too.
+//       A run that is complete and not a tail has an overlay, or its was freed and no child is
+//       still to start from it; its lists' lengths agree with its decisions; a first page is shared
+//       with the parent's last or its own.
 #pragma once
 
 #include <cstdint>
@@ -126,6 +127,7 @@ class PrefixTree {
   void dropped_positions(const Node* node, int32_t list, std::span<int32_t> out) const;
   void start_run(Node* node);
   GatedRuns& runs() { return runs_; }
+  const GatedRuns& runs() const { return runs_; }
   // Where `rest`, the tokens below `node`, parts from what its children hold.
   std::vector<int64_t> partings(const Node* node, std::span<const TokenId> rest) const;
   void refresh_gated(Node* node) { refresh(node); }
@@ -142,7 +144,10 @@ class PrefixTree {
   void advance(Node* node, int64_t slots);
   // Pages that could be handed out now: free ones and reclaimable ones, less what a shrunken budget
   // lacks.
-  int64_t room() const { return pool_.room() + reclaimable_pages_ + overlay_pages_; }
+  int64_t room() const {
+    return pool_.room() + reclaimable_pages_ + overlay_pages_ +
+           reclaimable_bytes_ / pool_.page_bytes();
+  }
   // Pages that no reclaiming frees while the pins stand.
   int64_t pinned_pages() const;
   // Reclaims until the pool has `pages` free; false where too few leaves are unreferenced.
@@ -163,7 +168,7 @@ class PrefixTree {
   std::function<void(PinId, Node*)> on_pin_moved;
 
  private:
-  int64_t pinned_pages(const Node* node) const;
+  int64_t pinned_pages(const Node* node, int64_t& charged) const;
   size_t first_not_before(const Node* parent, std::span<const TokenId> run) const;
   void attach(Node* parent, std::unique_ptr<Node> child);
   std::unique_ptr<Node> detach(Node* child);
@@ -197,6 +202,7 @@ class PrefixTree {
   int64_t tokens_held_ = 0;
   int64_t tokens_reclaimed_ = 0;
   int64_t reclaimable_pages_ = 0;
+  int64_t reclaimable_bytes_ = 0;  // charged by the same nodes
   int64_t overlay_pages_ = 0;
   int64_t overlays_freed_ = 0;
 };

@@ -29,11 +29,8 @@ void PrefixTree::find_start(Node* from, std::span<const TokenId> tokens, Count c
                             Start& best) const {
   if (static_cast<int64_t>(tokens.size()) <= from->end()) return;
   const auto query = tokens.subspan(static_cast<size_t>(from->end()));
-  const auto visit = [&](Node* child) {
-    const int64_t same = common_prefix(child->tokens, query);
-    // Further away no sibling has more in common, unless that is more than the order looks at.
-    if (same == 0 || (same < page_slots_ && from->end() + same <= best.length)) return false;
-    if (child->unpublished) return true;
+  const auto look = [&](Node* child, int64_t same) {
+    if (child->unpublished()) return;
     const bool writing = child->gated == nullptr || child->gated->tail == GatedRun::Tail::kWorking;
     int64_t usable = 0;
     if (writing) {
@@ -49,6 +46,13 @@ void PrefixTree::find_start(Node* from, std::span<const TokenId> tokens, Count c
     if (same == child->size() && (count == Count::kPlanned || child->complete())) {
       find_start(child, tokens, count, best);
     }
+  };
+  // Away from where the query would stand, siblings have ever less in common with it, as far as
+  // their order looks. Runs shorter than that and passed whole may have more below: by name.
+  const auto visit = [&](Node* child) {
+    const int64_t same = common_prefix(child->tokens, query);
+    if (same == 0 || (same < page_slots_ && from->end() + same <= best.length)) return false;
+    if (same >= page_slots_ || same < child->size()) look(child, same);
     return true;
   };
   const size_t here = first_not_before(from, query);
@@ -56,13 +60,22 @@ void PrefixTree::find_start(Node* from, std::span<const TokenId> tokens, Count c
   }
   for (size_t i = here; i > 0 && visit(from->children[i - 1].get()); --i) {
   }
+  const int64_t shorter = std::min<int64_t>(std::ssize(query), page_slots_ - 1);
+  for (int64_t n = 1; n <= shorter; ++n) {
+    const auto run = query.first(static_cast<size_t>(n));
+    for (size_t i = first_not_before(from, run); i < from->children.size(); ++i) {
+      Node* child = from->children[i].get();
+      if (!std::ranges::equal(child->tokens, run)) break;
+      look(child, n);
+    }
+  }
 }
 
 std::vector<int64_t> PrefixTree::partings(const Node* node, std::span<const TokenId> rest) const {
   std::vector<int64_t> out;
   const auto visit = [&](const Node* child) {
     const int64_t same = common_prefix(child->tokens, rest);
-    if (same > 0 && !child->unpublished) out.push_back(node->end() + same);
+    if (same > 0 && !child->unpublished()) out.push_back(node->end() + same);
     return same > 0;
   };
   const size_t here = first_not_before(node, rest);
@@ -91,10 +104,9 @@ void PrefixTree::start_run(Node* node) {
   Node* parent = node->parent;
   CHECK(node->gated == nullptr && node->tier != nullptr);
   const GatedRun* above = parent->is_root() ? nullptr : parent->gated.get();
-  node->gated = runs_.start(above, node->tier->memory_floats,
-                            [&](int32_t list, std::span<int32_t> out) {
-                              dropped_positions(parent, list, out);
-                            });
+  node->gated = runs_.start(
+      above, node->tier->memory_floats,
+      [&](int32_t list, std::span<int32_t> out) { dropped_positions(parent, list, out); });
   if (above != nullptr) --parent->unstarted;
   refresh(parent);
   refresh(node);
@@ -104,10 +116,10 @@ void PrefixTree::start_run(Node* node) {
 // has not started.
 Node* PrefixTree::split_gated(Node* node, int64_t at) {
   CHECK(!node->is_root() && at > 0 && at <= node->size() && at >= node->computed);
-  std::unique_ptr<Node>& slot = slot_of(node);
+  Node* parent = node->parent;
+  std::unique_ptr<Node> lower = detach(node);
   auto owned = std::make_unique<Node>(lists_);
   Node* upper = owned.get();
-  upper->parent = node->parent;
   upper->start = node->start;
   upper->tokens.assign(node->tokens.begin(), node->tokens.begin() + at);
   upper->computed = node->computed;
@@ -117,13 +129,12 @@ Node* PrefixTree::split_gated(Node* node, int64_t at) {
   upper->last_used = node->last_used;
   upper->tier = node->tier;
   upper->gated = std::move(node->gated);
-  upper->unpublished = node->unpublished;
+  upper->publish_end = node->publish_end;
   upper->unstarted = 1;
   move_pins(node, upper, upper->end());
   cut_front(node, at);
-  node->parent = upper;
-  upper->children.push_back(std::move(slot));
-  slot = std::move(owned);
+  attach(upper, std::move(lower));
+  attach(parent, std::move(owned));  // where its shorter run belongs
   ++nodes_;
   refresh(upper);
   refresh(node);
@@ -171,8 +182,8 @@ Node* PrefixTree::graft_twins(Node* node) {
   std::vector<Node*> alike;
   const auto visit = [&](Node* other) {
     const int64_t same = common_prefix(other->tokens, node->tokens);
-    if (other != node && same == node->size() && other->computed >= same && !other->unpublished &&
-        !node->unpublished) {
+    if (other != node && same == node->size() && other->computed >= same && !other->unpublished() &&
+        !node->unpublished()) {
       alike.push_back(other);
     }
     return same > 0;
@@ -214,7 +225,7 @@ void PrefixTree::release_gated(Node* tail, uint64_t clock) {
   Node* node = tail;
   while (node->live == 0 && node->children.empty()) {
     Node* parent = node->parent;
-    const bool keeps = node->computed > 0 && !node->unpublished;
+    const bool keeps = node->computed > 0 && !node->unpublished();
     if (keeps) {
       std::unique_ptr<Node> owned = detach(node);
       node->tokens.resize(static_cast<size_t>(node->computed));
@@ -227,7 +238,8 @@ void PrefixTree::release_gated(Node* tail, uint64_t clock) {
     if (node->references() > 0) return;
     const bool last_of_scope = parent->is_root() && parent->children.size() == 1;
     remove(node);
-    if (last_of_scope || parent->is_root() || (parent->complete() && !parent->unpublished)) return;
+    if (last_of_scope || parent->is_root() || (parent->complete() && !parent->unpublished()))
+      return;
     node = parent;
   }
 }
