@@ -94,6 +94,7 @@ class Cache final : public KvCache {
   void fork_gated(const Sequence& original, SequenceId fork_id, Sequence& fork);
   std::optional<int32_t> reserve_gated(SequenceId id, Sequence& sequence, const Frontier& frontier,
                                        int32_t n);
+  static std::span<const TokenId> joinable(const Sequence& sequence, int64_t shareable);
   int64_t pages_for(const Node* node, int32_t rows) const;
   // The most pages that so many more tokens of a sequence can come to need.
   int64_t gated_pages(const GateTier& tier, int64_t tokens, int64_t boundaries) const;

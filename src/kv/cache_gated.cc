@@ -15,6 +15,12 @@ constexpr int64_t kBoundaryGrid = 512;
 
 // ---- starting
 
+// What may come from others: of generated tokens that no gate drops, nothing.
+std::span<const TokenId> Cache::joinable(const Sequence& s, int64_t shareable) {
+  const int64_t end = s.tier->decode_gate ? shareable : std::min(shareable, s.prompt);
+  return std::span(s.tokens).first(static_cast<size_t>(end));
+}
+
 void Cache::place_gated(const Scope& scope, SequenceId id, Sequence& s) {
   CHECK(s.tier->rule.window >= 1 && s.tier->rule.window <= ops::kFoldRange);
   Node* root = tree_.make_root(scope);
@@ -22,9 +28,9 @@ void Cache::place_gated(const Scope& scope, SequenceId id, Sequence& s) {
   CHECK(root->tier != nullptr && *root->tier == *s.tier);
   s.tier = root->tier;
   const std::span<const TokenId> tokens(s.tokens);
-  const PrefixTree::Start start =
-      tree_.last_start(root, tokens.first(tokens.size() - 1), PrefixTree::Count::kPlanned);
-  Node* branch = tree_.cut(start, clock_);
+  Node* branch = tree_.cut(
+      tree_.last_start(root, joinable(s, std::ssize(tokens) - 1), PrefixTree::Count::kPlanned),
+      clock_);
   const auto rest = tokens.subspan(static_cast<size_t>(branch->end()));
   for (const int64_t at : tree_.partings(branch, rest)) s.boundaries.push_back(at);
   // A request that repeats the prompt evaluates its last token alone.
@@ -34,8 +40,7 @@ void Cache::place_gated(const Scope& scope, SequenceId id, Sequence& s) {
   std::erase_if(s.boundaries, [&](int64_t at) { return at <= 0 || at > total; });
   std::ranges::sort(s.boundaries);
   s.boundaries.erase(std::ranges::unique(s.boundaries).begin(), s.boundaries.end());
-  s.tail = tree_.add_child(branch, rest, id);
-  if (!s.tier->decode_gate) s.tail->publish_end = s.prompt;
+  s.tail = tree_.add_tail(branch, rest, id, s.tier->decode_gate ? INT64_MAX : s.prompt);
 }
 
 void Cache::fork_gated(const Sequence& original, SequenceId fork_id, Sequence& fork) {
@@ -49,13 +54,12 @@ void Cache::fork_gated(const Sequence& original, SequenceId fork_id, Sequence& f
     Node* root = original.tail;
     while (!root->is_root()) root = root->parent;
     branch = tree_.cut(
-        tree_.last_start(root, std::span(fork.tokens).first(static_cast<size_t>(fork.shareable)),
-                         PrefixTree::Count::kPlanned),
+        tree_.last_start(root, joinable(fork, fork.shareable), PrefixTree::Count::kPlanned),
         clock_);
   }
-  fork.tail = tree_.add_child(
-      branch, std::span(fork.tokens).subspan(static_cast<size_t>(branch->end())), fork_id);
-  if (!fork.tier->decode_gate) fork.tail->publish_end = fork.prompt;
+  fork.tail = tree_.add_tail(
+      branch, std::span(fork.tokens).subspan(static_cast<size_t>(branch->end())), fork_id,
+      fork.tier->decode_gate ? INT64_MAX : fork.prompt);
 }
 
 // ---- boundaries
@@ -142,7 +146,7 @@ std::optional<int32_t> Cache::reserve_gated(SequenceId id, Sequence& s, const Fr
 
 Node* Cache::written_node(const Sequence& s) const {
   Node* node = s.tail;
-  while (node->start > s.position) node = node->parent;
+  while (node->start >= s.position + s.rows) node = node->parent;
   return node;
 }
 

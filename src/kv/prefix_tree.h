@@ -115,6 +115,9 @@ class PrefixTree {
   // The last boundary on the way of `tokens` at which a sequence may start: held, or also where
   // somebody is still to write.
   Start last_start(Node* root, std::span<const TokenId> tokens, Count count) const;
+  // The tail of a sequence that goes on below a boundary; nobody joins it from publish_end on.
+  Node* add_tail(Node* parent, std::span<const TokenId> tokens, SequenceId owner,
+                 int64_t publish_end);
   // Makes the start a node's end.
   Node* cut(const Start& start, uint64_t clock);
   // What `node` has computed becomes a run of its own that ends in an overlay; a tail goes on in

@@ -141,6 +141,16 @@ Node* PrefixTree::split_gated(Node* node, int64_t at) {
   return upper;
 }
 
+Node* PrefixTree::add_tail(Node* parent, std::span<const TokenId> tokens, SequenceId owner,
+                           int64_t publish_end) {
+  Node* tail = add_child(parent, tokens, owner);
+  tail->publish_end = publish_end;
+  if (tail->start < publish_end && publish_end < tail->end()) {
+    split_gated(tail, publish_end - tail->start);
+  }
+  return tail;
+}
+
 Node* PrefixTree::cut(const Start& start, uint64_t clock) {
   Node* node = start.node;
   if (node->is_root()) return node;

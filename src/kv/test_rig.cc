@@ -121,7 +121,10 @@ void Rig::check_gated(const Live& l, const Slice& slice, const Step& step, int32
   for (int32_t row = slice.row_begin; row < slice.row_end; ++row) {
     const auto& expected = bounds[static_cast<size_t>(row - slice.row_begin)];
     ASSERT_EQ(plan.first(list, row), 0);
-    ASSERT_EQ(plan.last(list, row), expected[0]);
+    ASSERT_EQ(plan.last(list, row), expected[0])
+        << "sequence " << slice.sequence << ", rows from " << slice.position << " to " << end
+        << ", row " << row - slice.row_begin << ", prompt " << l.prompt << ", tokens "
+        << l.tokens.size();
     ASSERT_EQ(plan.last_dropped(list, row), expected[2]);
     if (expected[1] < expected[2]) {
       ASSERT_EQ(plan.first_dropped(list, row), expected[1]);
