@@ -57,9 +57,9 @@ void Cache::fork_gated(const Sequence& original, SequenceId fork_id, Sequence& f
         tree_.last_start(root, joinable(fork, fork.shareable), PrefixTree::Count::kPlanned),
         clock_);
   }
-  fork.tail = tree_.add_tail(
-      branch, std::span(fork.tokens).subspan(static_cast<size_t>(branch->end())), fork_id,
-      fork.tier->decode_gate ? INT64_MAX : fork.prompt);
+  fork.tail =
+      tree_.add_tail(branch, std::span(fork.tokens).subspan(static_cast<size_t>(branch->end())),
+                     fork_id, fork.tier->decode_gate ? INT64_MAX : fork.prompt);
 }
 
 // ---- boundaries

@@ -126,7 +126,9 @@ class GatedDriver {
     const Rig::Live path = rig_.live.at(id);
     if (texts_.size() > 8) texts_.erase(texts_.begin());
     if (!kept_.at(id).plain) texts_.push_back(path.tokens);
-    const bool reserved = kept_.at(id).reserved;
+    // Rows of the step under way belong to no boundary yet.
+    const bool reserved =
+        std::ranges::any_of(kept_, [](const auto& k) { return k.second.reserved; });
     const int64_t computed = rig_.computed(id);
     rig_.close(id);
     if (!reserved && !kept_.at(id).plain && tier_.decode_gate && roomy()) {
@@ -199,8 +201,8 @@ class GatedDriver {
   }
 
   void step() {
-    const bool any = std::ranges::any_of(kept_, [](const auto& k) { return k.second.reserved; });
-    if (!any && chance(95)) return;
+    if (std::ranges::none_of(kept_, [](const auto& k) { return k.second.reserved; }) && chance(95))
+      return;
     const Partition partition = chance(50) ? Partition::kTwoPhase : Partition::kPerSequence;
     if (chance(20)) rig_.check_plan(rig_.cache->plan(Partition::kTwoPhase));
     Step& step = rig_.cache->plan(partition);
