@@ -68,6 +68,7 @@ std::unique_ptr<Sequence> Scheduler::leave_cache(Sequence& sequence) {
 
 void Scheduler::end(Sequence& sequence, FinishReason reason, std::optional<Error> error) {
   const int64_t held = cache_.progress(sequence.kv).computed;
+  sequence.note_footprint(cache_.footprint(sequence.kv));
   const std::unique_ptr<Sequence> owned = leave_cache(sequence);
   finish(*owned, reason, error, held);
 }
@@ -139,16 +140,16 @@ bool Scheduler::admit_first() {
     return out;
   };
   int64_t total = wanted_total(s);
-  int64_t needed = cache_.worst_case_bytes(total);
+  int64_t needed = cache_.worst_case_bytes(total, s.open_options());
   if (needed > limits_.kv_budget && s.generated() > 0) {
     total = static_cast<int64_t>(s.tokens.size());
-    needed = cache_.worst_case_bytes(total);
+    needed = cache_.worst_case_bytes(total, s.open_options());
   }
   if (needed > limits_.kv_budget) {
     refuse(take(), needed);
     return true;
   }
-  const kv::SequenceId id = cache_.open(s.submission().scope, s.tokens);
+  const kv::SequenceId id = cache_.open(s.submission().scope, s.keys(), s.open_options());
   if (!cache_.admit(id, total)) {
     cache_.close(id);
     // Alone and still no room: what is left is pinned, some of it perhaps not for long.
@@ -256,7 +257,7 @@ void Scheduler::make_room() {
     return;
   }
   Sequence& alone = *live_.front();
-  const int64_t needed = cache_.worst_case_bytes(wanted_total(alone));
+  const int64_t needed = cache_.worst_case_bytes(wanted_total(alone), alone.open_options());
   if (alone.generated() > 0) {
     end(alone, FinishReason::kLength);
   } else {

@@ -56,18 +56,23 @@ Rig::Rig(const EngineOptions& options, const Wrap& wrap) : options_(options) {
   if (!loaded) std::fprintf(stderr, "%s\n", loaded.error().message.c_str());
   CHECK(loaded.has_value());
   limits_ = loaded->limits;
+  tiers_ = loaded->tiers;
   core_ = std::make_unique<Core>(std::move(loaded->parts), loaded->limits, loaded->partition);
 }
 
 std::shared_ptr<Tape> Rig::submit(std::vector<TokenId> prompt, const Sampling& sampling,
                                   std::shared_ptr<Tape> tape) {
-  if (!tape) tape = std::make_shared<Tape>();
   Request request;
   request.prompt = std::move(prompt);
   request.sampling = sampling;
+  return submit(std::move(request), std::move(tape));
+}
+
+std::shared_ptr<Tape> Rig::submit(Request request, std::shared_ptr<Tape> tape) {
+  if (!tape) tape = std::make_shared<Tape>();
   request.prompt_logits = options_.prompt_logits;
-  const auto submission = prepare(std::move(request), tape, core_->parts(), limits_,
-                                  scope_of(options_.model, ""), ++last_id_, 1);
+  const auto submission = prepare(std::move(request), tape, core_->parts(), limits_, tiers_,
+                                  options_.model, ++last_id_, 1);
   if (submission) {
     core_->submit(*submission);
   } else {

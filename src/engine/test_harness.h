@@ -53,6 +53,10 @@ class Rig {
   // Refusals come back as a finished tape with kError.
   std::shared_ptr<Tape> submit(std::vector<TokenId> prompt, const Sampling& sampling,
                                std::shared_ptr<Tape> tape = nullptr);
+  std::shared_ptr<Tape> submit(Request request, std::shared_ptr<Tape> tape = nullptr);
+  kv::Scope scope(KvTier tier = KvTier::kOff) const {
+    return scope_of(options_.model, tiers_, tier, "");
+  }
   bool step() { return core_->step(seconds_ += 0.001); }
   void run();
   Core& core() { return *core_; }
@@ -67,6 +71,7 @@ class Rig {
  private:
   EngineOptions options_;
   Limits limits_;
+  Tiers tiers_;
   std::unique_ptr<Core> core_;
   RequestId last_id_ = 0;
   double seconds_ = 0.0;

@@ -115,7 +115,7 @@ SequenceId Cache::open(const Scope& scope, std::span<const TokenId> tokens,
     sequence.tail = place(scope, tokens, id);
     return id;
   }
-  sequence.tier = std::make_shared<const GateTier>(*options.tier);
+  sequence.tier = std::make_shared<const Tier>(*options.tier);
   sequence.boundaries.assign(options.boundaries.begin(), options.boundaries.end());
   sequence.prompt = options.prompt > 0 ? options.prompt : std::ssize(tokens);
   place_gated(scope, id, sequence);

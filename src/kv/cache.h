@@ -60,7 +60,7 @@ class Cache final : public KvCache {
     int64_t position = 0;  // of the rows reserved in this step
     int32_t rows = 0;      // 0: none
     // In a gated scope:
-    std::shared_ptr<const GateTier> tier;
+    std::shared_ptr<const Tier> tier;
     std::vector<int64_t> boundaries;  // ascending: positions where its runs end
     int64_t prompt = 0;               // tokens that were there when it was opened
     int64_t wanted = 0;               // pages that a reservation under way would take
@@ -97,7 +97,7 @@ class Cache final : public KvCache {
   static std::span<const TokenId> joinable(const Sequence& sequence, int64_t shareable);
   int64_t pages_for(const Node* node, int32_t rows) const;
   // The most pages that so many more tokens of a sequence can come to need.
-  int64_t gated_pages(const GateTier& tier, int64_t tokens, int64_t boundaries) const;
+  int64_t gated_pages(const Tier& tier, int64_t tokens, int64_t boundaries) const;
   int64_t owed_gated(const Sequence& sequence);
   int64_t next_boundary(const Sequence& sequence, int64_t position) const;
   bool is_boundary(const Sequence& sequence, int64_t position) const;

@@ -80,7 +80,7 @@ int64_t Cache::next_boundary(const Sequence& s, int64_t position) const {
 
 // Every list: what is kept, at worst all of it; the dropped that a window still sees, once where a
 // run ends and once where the next begins; and a page that the next run cannot share, per boundary.
-int64_t Cache::gated_pages(const GateTier& tier, int64_t tokens, int64_t boundaries) const {
+int64_t Cache::gated_pages(const Tier& tier, int64_t tokens, int64_t boundaries) const {
   if (tokens <= 0) return 0;
   const int64_t runs = boundaries + tokens / kBoundaryGrid + 1;
   const int64_t tail = columns_for(tier.rule.window - 1, page_slots_) + 1;
@@ -239,24 +239,25 @@ void Cache::abandon_gated(Sequence& s) {
 KvCache::Footprint Cache::footprint(SequenceId id) const {
   const Sequence& s = at(id);
   Footprint out;
-  std::vector<int64_t> kept(static_cast<size_t>(options_.layers));
-  int64_t tokens = 0, pages = 0, charged = 0;
+  out.keep_ratio.assign(static_cast<size_t>(options_.layers), 1.0);
+  int64_t tokens = 0, pages = 0;
+  const Node* last = nullptr;  // the deepest run: its lists count the whole path's slots
   for (const Node* node = s.tail; !node->is_root(); node = node->parent) {
     pages += node->held_pages();
     tokens += node->computed;
     if (node->gated == nullptr) continue;
-    charged += node->gated->charged;
-    for (size_t k = 0; k < node->gated->keep.size(); ++k) {
-      const auto list = k % static_cast<size_t>(lists_);
-      if (node->gated->keep[k] != ops::kDroppedByte) {
-        ++kept[list / static_cast<size_t>(options_.kv_heads)];
-      }
-    }
+    out.bytes += node->gated->charged;
+    if (last == nullptr) last = node;
   }
-  out.bytes = pages * pool_.page_bytes() + charged;
-  for (const int64_t n : kept) {
-    const double all = static_cast<double>(tokens) * options_.kv_heads;
-    out.keep_ratio.push_back(s.tier == nullptr || tokens == 0 ? 1.0 : static_cast<double>(n) / all);
+  out.bytes += pages * pool_.page_bytes();
+  if (last == nullptr || tokens == 0) return out;
+  const double all = static_cast<double>(tokens) * options_.kv_heads;
+  for (int32_t layer = 0; layer < options_.layers; ++layer) {
+    int64_t kept = 0;
+    for (int32_t head = 0; head < options_.kv_heads; ++head) {
+      kept += last->gated->kept_end(layer * options_.kv_heads + head);
+    }
+    out.keep_ratio[static_cast<size_t>(layer)] = static_cast<double>(kept) / all;
   }
   return out;
 }

@@ -4,11 +4,11 @@
 namespace coppice::kv {
 namespace {
 
-GateTier tier_of(float threshold, int32_t window = 6, int32_t sinks = 2) {
+Tier tier_of(float threshold, int32_t window = 6, int32_t sinks = 2) {
   return {.rule = {.threshold = threshold, .window = window, .sinks = sinks}};
 }
-const GateTier kHalf = tier_of(0.0f);
-const GateTier kQuarter = tier_of(2.0f);
+const Tier kHalf = tier_of(0.0f);
+const Tier kQuarter = tier_of(2.0f);
 
 TEST(GatedCache, DropsAndServesWhatIsVisible) {
   Rig rig(64);
@@ -102,7 +102,7 @@ TEST(GatedCache, ExactTokensAreOtherKeysAndStay) {
 
 TEST(GatedCache, WithoutDecodeGateNothingGeneratedIsDroppedOrPublished) {
   Rig rig(256);
-  GateTier tier = kQuarter;
+  Tier tier = kQuarter;
   tier.decode_gate = false;
   const SequenceId a = rig.open_gated(counting(30), tier);
   rig.finish(a);

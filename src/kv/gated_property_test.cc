@@ -10,7 +10,7 @@ namespace {
 
 class GatedDriver {
  public:
-  GatedDriver(uint64_t seed, Shape4 shape, int64_t columns, GateTier tier)
+  GatedDriver(uint64_t seed, Shape4 shape, int64_t columns, Tier tier)
       : rng_(seed), shape_(shape), columns_(columns), tier_(tier), rig_(columns, shape, columns) {
     for (Tokens& base : bases_) base = random_tokens(pick(1, 5 * shape.page_slots));
   }
@@ -243,7 +243,7 @@ class GatedDriver {
   std::mt19937_64 rng_;
   Shape4 shape_;
   int64_t columns_;
-  GateTier tier_;
+  Tier tier_;
   Rig rig_;
   std::array<Tokens, 4> bases_;
   std::vector<Tokens> texts_;
@@ -256,7 +256,7 @@ TEST(GatedCacheProperty, RandomOperations) {
   const Shape4 shapes[] = {{4, 2, 2, 2}, {2, 1, 3, 2}, {8, 1, 2, 4}};
   int64_t rows = 0, hits = 0, published = 0;
   for (uint64_t round = 0; round < 18 && !HasFatalFailure(); ++round) {
-    GateTier tier;
+    Tier tier;
     tier.rule.threshold = std::array{-2.0f, 0.0f, 2.0f}[round % 3];
     tier.rule.window = std::array{1, 5, 9, 16}[round % 4];
     tier.rule.sinks = std::array{0, 3}[round % 2];

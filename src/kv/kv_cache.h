@@ -40,15 +40,15 @@ using Scope = std::string;
 inline constexpr TokenId kExactToken = TokenId{1} << 30;
 
 // What a gated scope runs under; the same for all of its sequences.
-struct GateTier {
+struct Tier {
   ops::GateRule rule;
   bool decode_gate = true;    // false: generated tokens are all kept, and never published
   int64_t memory_floats = 0;  // that the gate carries from token to token, all layers together
-  bool operator==(const GateTier&) const = default;
+  bool operator==(const Tier&) const = default;
 };
 
 struct OpenOptions {
-  const GateTier* tier = nullptr;  // null: an ungated scope
+  const Tier* tier = nullptr;  // null: an ungated scope
   // Positions at which later requests are likely to part: ends of messages, breakpoints. Ascending;
   // there a gated sequence leaves what one that starts there needs. Ungated ones may part anywhere.
   std::span<const int64_t> boundaries = {};

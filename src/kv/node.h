@@ -49,7 +49,7 @@ struct Node {
   PageTable pages;                              // of an ungated scope
 
   // Of a gated scope; the root has its tier too.
-  std::shared_ptr<const GateTier> tier;
+  std::shared_ptr<const Tier> tier;
   std::unique_ptr<GatedRun> gated;  // once its first row is reserved
   int64_t publish_end = INT64_MAX;  // nobody else may start in a run from there on, or below it
   int32_t unstarted = 0;            // children that will start from this node's overlay

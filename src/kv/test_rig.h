@@ -158,7 +158,7 @@ class Rig {
     Scope scope;
     Tokens tokens;
     std::vector<uint64_t> hashes;
-    const GateTier* tier = nullptr;  // null: ungated
+    const Tier* tier = nullptr;  // null: ungated
     int64_t prompt = 0;
   };
 
@@ -182,7 +182,7 @@ class Rig {
     check();
     return id;
   }
-  SequenceId open_gated(const Tokens& tokens, const GateTier& tier,
+  SequenceId open_gated(const Tokens& tokens, const Tier& tier,
                         const std::vector<int64_t>& boundaries = {}, const Scope& scope = "g") {
     const SequenceId id = cache->open(scope, tokens, {.tier = &tier, .boundaries = boundaries});
     live[id] = {scope, tokens, prefix_hashes(scope, tokens), &tier, std::ssize(tokens)};
