@@ -86,8 +86,9 @@ struct Timings {
 struct KvReceipt {
   int64_t bytes_held = 0;         // all pages not free
   int64_t bytes_reclaimable = 0;  // of them, what no live request uses: kept for later ones
-  double keep_ratio = 1.0;        // kept of the live requests' computed tokens
   int64_t bytes_unshared = 0;     // sum over live requests of their tokens x bytes per token
+  // With a gate loaded: what is kept of the live requests' computed tokens.
+  std::optional<double> keep_ratio;
   // What live requests would hold alone over what they hold together.
   double sharing_factor() const {
     const int64_t used = bytes_held - bytes_reclaimable;

@@ -83,7 +83,7 @@ void Core::observe_peak(const kv::Step& step) {
     kept += static_cast<double>(own) * mean(parts_.cache->footprint(s->kv).keep_ratio);
   }
   KvReceipt now;
-  if (computed > 0) now.keep_ratio = kept / computed;
+  if (parts_.gate != nullptr) now.keep_ratio = computed > 0 ? kept / computed : 1.0;
   now.bytes_held = kv.bytes_held;
   now.bytes_reclaimable = kv.bytes_reclaimable;
   now.bytes_unshared = tokens * kv.bytes_per_token;

@@ -107,7 +107,10 @@ Expected<std::unique_ptr<model::Gate>> open_gate(const EngineOptions& options,
                                                  const model::Checkpoint& checkpoint,
                                                  ops::Backend& backend) {
   if (options.gate.empty()) return std::unique_ptr<model::Gate>();
-  return model::Gate::open(options.gate, checkpoint, backend, {.any_base = options.gate_force});
+  auto gate =
+      model::Gate::open(options.gate, checkpoint, backend, {.any_base = options.gate_force});
+  if (!gate) return fail(gate.error().code, "--gate: " + gate.error().message);
+  return gate;
 }
 
 // Tiers of a learned gate that lost too much when it was calibrated are not served.
