@@ -12,24 +12,24 @@ using families::Haystack;
 using storefront::Random;
 
 // Lessons of a hundred. The first stage teaches to continue any run of words that was seen before,
-// which everything later rests on; then the shop keeps a fifth, so that what the base could it
+// which everything later rests on; then the shop keeps a sixth, so that what the base could it
 // still can.
 struct Share {
   Family family;
   uint32_t first, later;
 };
 constexpr std::array<Share, families::kFamilies> kShares = {{{Family::kNeedle, 1, 2},
-                                                             {Family::kMultiKey, 3, 7},
-                                                             {Family::kMultiValue, 8, 9},
-                                                             {Family::kMultiQuery, 8, 9},
-                                                             {Family::kUuid, 24, 8},
-                                                             {Family::kVariables, 8, 11},
-                                                             {Family::kLookup, 3, 8},
+                                                             {Family::kMultiKey, 3, 5},
+                                                             {Family::kMultiValue, 8, 11},
+                                                             {Family::kMultiQuery, 8, 11},
+                                                             {Family::kUuid, 24, 7},
+                                                             {Family::kVariables, 8, 12},
+                                                             {Family::kLookup, 3, 7},
                                                              {Family::kCounting, 5, 9},
-                                                             {Family::kSystemPrompt, 6, 20},
-                                                             {Family::kConditioned, 5, 8},
+                                                             {Family::kSystemPrompt, 6, 16},
+                                                             {Family::kConditioned, 5, 12},
                                                              {Family::kMarkov, 5, 3},
-                                                             {Family::kCopy, 24, 6}}};
+                                                             {Family::kCopy, 24, 5}}};
 
 Family draw_family(Random& random, bool first_stage) {
   uint32_t roll = random.below(100);
@@ -91,11 +91,9 @@ void grade(const Twin& twin, const std::vector<Lesson>& lessons, FamilyScore& sc
 }  // namespace
 
 const std::vector<FamilyStage>& family_stages() {
-  static const std::vector<FamilyStage> stages = {{128, 200, 800},
-                                                  {320, 100, 500},
-                                                  {768, 100, 400},
-                                                  {1408, 100, 400},
-                                                  {2304, 100, int64_t{1} << 40}};
+  static const std::vector<FamilyStage> stages = {{128, 200, 600},  {192, 150, 600},
+                                                  {448, 100, 400},  {896, 100, 400},
+                                                  {1600, 100, 400}, {2304, 100, int64_t{1} << 40}};
   return stages;
 }
 
