@@ -12,7 +12,7 @@ using families::Haystack;
 using storefront::Random;
 
 // Lessons of a hundred. The first stage teaches to continue any run of words that was seen before,
-// which everything later rests on; then the shop keeps a sixth, so that what the base could it
+// which everything later rests on; then the shop keeps an eighth, so that what the base could it
 // still can.
 struct Share {
   Family family;
@@ -20,16 +20,16 @@ struct Share {
 };
 constexpr std::array<Share, families::kFamilies> kShares = {{{Family::kNeedle, 1, 2},
                                                              {Family::kMultiKey, 3, 5},
-                                                             {Family::kMultiValue, 8, 11},
-                                                             {Family::kMultiQuery, 8, 11},
-                                                             {Family::kUuid, 24, 7},
-                                                             {Family::kVariables, 8, 12},
-                                                             {Family::kLookup, 3, 7},
-                                                             {Family::kCounting, 5, 9},
-                                                             {Family::kSystemPrompt, 6, 16},
-                                                             {Family::kConditioned, 5, 12},
+                                                             {Family::kMultiValue, 8, 9},
+                                                             {Family::kMultiQuery, 8, 10},
+                                                             {Family::kUuid, 24, 12},
+                                                             {Family::kVariables, 8, 11},
+                                                             {Family::kLookup, 3, 6},
+                                                             {Family::kCounting, 5, 8},
+                                                             {Family::kSystemPrompt, 6, 13},
+                                                             {Family::kConditioned, 5, 9},
                                                              {Family::kMarkov, 5, 3},
-                                                             {Family::kCopy, 24, 5}}};
+                                                             {Family::kCopy, 24, 12}}};
 
 Family draw_family(Random& random, bool first_stage) {
   uint32_t roll = random.below(100);
