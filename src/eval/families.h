@@ -71,6 +71,7 @@ struct FamilyInfo {
 };
 std::span<const FamilyInfo> all_families();
 const FamilyInfo& info(Family family);
+bool has_level(const FamilyInfo& family, Haystack haystack);
 std::optional<Family> family_named(std::string_view name);
 std::string_view haystack_name(Haystack haystack);  // "h0"
 std::optional<Haystack> haystack_named(std::string_view name);
