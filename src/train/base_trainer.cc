@@ -13,6 +13,7 @@
 
 #include "base/file.h"
 #include "train/evaluate.h"
+#include "train/gradients.h"
 
 namespace coppice::train {
 namespace {
@@ -23,6 +24,7 @@ using nlohmann::ordered_json;
 constexpr uint64_t kExamSeed = 0x5f0f;
 constexpr int kRestOneIn = 4;
 constexpr int kReportEvery = 20;
+constexpr size_t kBatchTokens = 768;  // of one thread's work, where a step has several batches
 constexpr const char* kCheckpoint = "checkpoint.safetensors";
 
 double seconds_since(Clock::time_point start) {
@@ -39,6 +41,29 @@ std::string percent(double part) {
 // A seed for item n of a named stream of a run.
 uint64_t stream(uint64_t run_seed, uint64_t name, uint64_t n) {
   return storefront::Random(storefront::Random(run_seed * 0x9e37u + name).next() + n).next();
+}
+
+Expected<Bpe> tokenizer_of(const BaseOptions& options) {
+  if (options.resume) return Bpe::load(options.out);
+  if (!options.init.empty()) return Bpe::load(options.init);
+  return train_tokenizer(options.vocab_size);
+}
+
+// A resumed run's shape is in its directory; its weights are read with the checkpoint.
+Expected<Twin> twin_of(const BaseOptions& options, const Bpe& bpe) {
+  if (!options.init.empty() && !options.resume) {
+    TRY(Twin twin, Twin::load(options.init));
+    if (twin.config().vocab_size != bpe.vocab_size()) {
+      return fail(ErrorCode::kCorrupt, options.init.string() + ": model and tokenizer disagree");
+    }
+    return twin;
+  }
+  TwinConfig config;
+  if (options.resume) {
+    TRY(config, TwinConfig::load(options.out / "config.json"));
+  }
+  config.vocab_size = bpe.vocab_size();
+  return Twin(config, options.seed);
 }
 
 }  // namespace
@@ -78,11 +103,12 @@ Expected<BaseTrainer> BaseTrainer::open(const BaseOptions& options) {
                 (options.out / kCheckpoint).string() +
                     (exists ? ": exists; give --resume or another --out" : ": nothing to resume"));
   }
-  at::set_num_threads(options.threads);
-  TRY(Bpe bpe, options.resume ? Bpe::load(options.out) : train_tokenizer(options.vocab_size));
-  TwinConfig config;
-  config.vocab_size = bpe.vocab_size();
-  BaseTrainer trainer(options, std::move(bpe), Twin(config, options.seed));
+  // Threads share a step's batches where it has several, else each operation.
+  const bool shared = options.data == BaseData::kFamilies;
+  at::set_num_threads(shared ? 1 : options.threads);
+  TRY(Bpe bpe, tokenizer_of(options));
+  TRY(Twin twin, twin_of(options, bpe));
+  BaseTrainer trainer(options, std::move(bpe), std::move(twin));
   if (options.resume) {
     TRY_STATUS(trainer.restore());
   } else {
@@ -100,7 +126,44 @@ double BaseTrainer::learning_rate(int64_t step) const {
   return o.learning_rate * warm * (0.1 + 0.9 * 0.5 * (1.0 + std::cos(M_PI * part)));
 }
 
-Expected<Batch> BaseTrainer::next_batch() {
+int BaseTrainer::stages() const {
+  return static_cast<int>(options_.data == BaseData::kFamilies ? family_stages().size()
+                                                               : curriculum().size());
+}
+
+Expected<std::vector<Batch>> BaseTrainer::next_batches() {
+  if (options_.data == BaseData::kFamilies) return next_families();
+  TRY(Batch batch, next_shops());
+  return std::vector<Batch>{std::move(batch)};
+}
+
+Expected<std::vector<Batch>> BaseTrainer::next_families() {
+  storefront::Random random(stream(options_.seed, 3, next_shop_));
+  const int length = draw_length(random, family_stages()[static_cast<size_t>(stage_)].tokens);
+  std::vector<Lesson> lessons;
+  int64_t tokens = 0;
+  while (tokens < options_.step_tokens) {
+    TRY(Lesson lesson, family_lesson(bpe_, stream(options_.seed, 4, next_shop_++), stage_, length));
+    tokens += static_cast<int64_t>(lesson.ids.size());
+    lessons.push_back(std::move(lesson));
+  }
+  // Of like lengths, so that little is padded.
+  std::stable_sort(lessons.begin(), lessons.end(),
+                   [](const Lesson& a, const Lesson& b) { return a.ids.size() < b.ids.size(); });
+  std::vector<Batch> batches;
+  for (size_t begin = 0; begin < lessons.size();) {
+    size_t end = begin + 1;
+    while (end < lessons.size() && (end + 1 - begin) * lessons[end].ids.size() <= kBatchTokens)
+      ++end;
+    const std::vector<Lesson> part(lessons.begin() + static_cast<std::ptrdiff_t>(begin),
+                                   lessons.begin() + static_cast<std::ptrdiff_t>(end));
+    batches.push_back(make_batch(part, options_.rest_weight, kRestOneIn, random.next()));
+    begin = end;
+  }
+  return batches;
+}
+
+Expected<Batch> BaseTrainer::next_shops() {
   const Stage& stage = curriculum()[static_cast<size_t>(stage_)];
   storefront::Random random(stream(options_.seed, 1, next_shop_));
   const int spread = stage.facts_max - stage.facts_min + 1;
@@ -118,22 +181,59 @@ Expected<Batch> BaseTrainer::next_batch() {
 }
 
 Expected<double> BaseTrainer::step() {
-  TRY(const Batch batch, next_batch());
-  const auto hidden = twin_.hidden(batch.inputs).flatten(0, 1).index_select(0, batch.rows);
-  const auto loss = weighted_loss(twin_.logits(hidden), batch);
-  const double value = loss.item<double>();
+  TRY(const std::vector<Batch> batches, next_batches());
+  const double value = add_gradients(twin_, batches, batches.size() > 1 ? options_.threads : 1);
   if (!std::isfinite(value)) {
     return fail(ErrorCode::kInternal,
                 "step " + std::to_string(adam_.steps() + 1) +
                     ": the loss is not finite; resume from the last checkpoint with a lower --lr");
   }
-  loss.backward();
   grad_norm_ = adam_.step(learning_rate(adam_.steps() + 1));
-  tokens_ += batch.tokens;
+  for (const Batch& batch : batches) tokens_ += batch.tokens;
   return value;
 }
 
 Status BaseTrainer::evaluate() {
+  return options_.data == BaseData::kFamilies ? evaluate_families() : evaluate_shops();
+}
+
+// A stage ends by the mean of its families once it has had its least steps, or by its most.
+Status BaseTrainer::evaluate_families() {
+  const FamilyStage& stage = family_stages()[static_cast<size_t>(stage_)];
+  FamilyExam exam;
+  exam.tokens = stage.tokens * 2 / 3;
+  exam.budget = std::max(3072, 4 * exam.tokens);
+  exam.seed = kExamSeed;
+  std::printf("  stage %d: contexts of %d tokens, held out (nats a token):", stage_, exam.tokens);
+  family_scores_.clear();
+  double sum = 0;
+  int asked = 0;
+  for (const families::FamilyInfo& info : families::all_families()) {
+    TRY(const FamilyScore score, examine_family(twin_, bpe_, info.family, exam));
+    std::printf(" %s ", std::string(info.name).c_str());
+    if (score.asked > 0) {
+      std::printf("%s ", percent(score.rate()).c_str());
+      sum += score.rate();
+      ++asked;
+    }
+    std::printf("(%.3f),", score.nats_per_token());
+    family_scores_.push_back(score);
+  }
+  accuracy_ = sum / asked;
+  const int64_t steps = adam_.steps() - stage_step_;
+  const bool next =
+      stage_ + 1 < stages() &&
+      (steps >= stage.max_steps || (steps >= stage.min_steps && accuracy_ >= options_.advance_at));
+  std::printf(" mean %s%s\n", percent(accuracy_).c_str(), next ? " -> next stage" : "");
+  std::fflush(stdout);
+  if (next) {
+    ++stage_;
+    stage_step_ = adam_.steps();
+  }
+  return {};
+}
+
+Status BaseTrainer::evaluate_shops() {
   const Stage& stage = curriculum()[static_cast<size_t>(stage_)];
   Exam exam;
   exam.facts = stage.facts_max;
@@ -144,7 +244,7 @@ Status BaseTrainer::evaluate() {
   accuracy_ = score.rate();
   std::printf("  stage %d: %d facts, held out: %s exact", stage_, exam.facts,
               percent(accuracy_).c_str());
-  const bool last = stage_ + 1 == static_cast<int>(curriculum().size());
+  const bool last = stage_ + 1 == stages();
   if (accuracy_ >= options_.advance_at && !last) ++stage_;
   std::printf("%s\n", accuracy_ >= options_.advance_at && !last ? " -> next stage" : "");
   std::fflush(stdout);
@@ -165,12 +265,16 @@ Status BaseTrainer::report(double loss, double seconds) {
   std::fflush(stdout);
   if (options_.log.empty()) return {};
   std::ofstream log(options_.log, std::ios::app);
-  log << ordered_json{{"step", adam_.steps()},   {"loss", loss},
-                      {"accuracy", accuracy_},   {"stage", stage_},
-                      {"tokens", tokens_},       {"lr", learning_rate(adam_.steps())},
-                      {"grad_norm", grad_norm_}, {"tokens_per_second", token_rate}}
-             .dump()
-      << "\n";
+  ordered_json line{{"step", adam_.steps()},   {"loss", loss},
+                    {"accuracy", accuracy_},   {"stage", stage_},
+                    {"tokens", tokens_},       {"lr", learning_rate(adam_.steps())},
+                    {"grad_norm", grad_norm_}, {"tokens_per_second", token_rate}};
+  for (const FamilyScore& score : family_scores_) {
+    const std::string name(families::info(score.family).name);
+    if (score.asked > 0) line["families"][name] = score.rate();
+    line["nats"][name] = score.nats_per_token();
+  }
+  log << line.dump() << "\n";
   if (!log) return fail(ErrorCode::kInternal, options_.log + ": cannot write");
   return {};
 }
@@ -204,7 +308,8 @@ Status BaseTrainer::save() {
                             {"seed", std::to_string(options_.seed)},
                             {"next_shop", std::to_string(next_shop_)},
                             {"tokens", std::to_string(tokens_)},
-                            {"stage", std::to_string(stage_)}}));
+                            {"stage", std::to_string(stage_)},
+                            {"stage_step", std::to_string(stage_step_)}}));
   return twin_.save(options_.out, torch::kFloat32);
 }
 
@@ -231,7 +336,10 @@ Status BaseTrainer::restore() {
   if (seed != options_.seed) {
     return fail(ErrorCode::kInvalidArgument, path + ": made with --seed " + std::to_string(seed));
   }
-  if (stage >= static_cast<int64_t>(curriculum().size())) {
+  if (options_.data == BaseData::kFamilies) {
+    TRY(stage_step_, number("stage_step"));
+  }
+  if (stage >= stages()) {
     return fail(ErrorCode::kCorrupt, path + ": metadata stage: beyond the curriculum");
   }
   adam_.set_steps(step);
