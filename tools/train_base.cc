@@ -1,3 +1,4 @@
+#include <map>
 #include <memory>
 
 #include "tools/train_commands.h"
@@ -35,10 +36,15 @@ void add_tokenizer(CLI::App& app, Status& result) {
 void add_base(CLI::App& app, Status& result) {
   auto* sub = app.add_subcommand("base", "train the model from scratch, or go on with --resume");
   auto o = std::make_shared<train::BaseOptions>();
-  auto out = std::make_shared<std::string>();
+  auto out = std::make_shared<std::string>(), init = std::make_shared<std::string>();
   sub->option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   sub->footer("--config FILE: read flags from a JSON object; flags after it override it.");
   sub->add_option("--out", *out, "directory of the run")->required();
+  const std::map<std::string, train::BaseData> data = {{"storefront", train::BaseData::kStorefront},
+                                                       {"families", train::BaseData::kFamilies}};
+  sub->add_option("--data", o->data, "what is taught: storefront (default) or families")
+      ->transform(CLI::CheckedTransformer(data));
+  sub->add_option("--init", *init, "start from the weights and tokenizer of this model directory");
   sub->add_option("--log", o->log, "append progress to this file, one JSON object a line");
   sub->add_flag("--resume", o->resume, "go on from the checkpoint in --out");
   sub->add_option("--seed", o->seed, "of weights and data")->capture_default_str();
@@ -69,6 +75,7 @@ void add_base(CLI::App& app, Status& result) {
   sub->add_option("--threads", o->threads)->check(CLI::Range(1, 1024))->capture_default_str();
   sub->callback([=, &result] {
     o->out = *out;
+    o->init = *init;
     result = run_base(*o);
   });
 }

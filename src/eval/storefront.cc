@@ -42,12 +42,6 @@ constexpr std::array<std::string_view, 80> kNames = {
 
 constexpr uint32_t kHeldOutOneIn = 8;
 
-uint64_t hash_text(std::string_view text) {  // FNV-1a, then one splitmix64 round
-  uint64_t h = 0xcbf29ce484222325u;
-  for (char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-  return Random(h).next();
-}
-
 template <size_t N>
 std::string_view pick(Random& random, const std::array<std::string_view, N>& from) {
   return from[random.below(N)];
@@ -108,6 +102,18 @@ uint32_t Random::below(uint32_t n) {
   return static_cast<uint32_t>(((next() >> 32) * n) >> 32);
 }
 
+uint64_t hash_text(std::string_view text) {
+  uint64_t h = 0xcbf29ce484222325u;
+  for (char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  return Random(h).next();
+}
+
+Split split_of(std::string_view text) {
+  return hash_text(text) % kHeldOutOneIn == 0 ? Split::kHeldOut : Split::kTrain;
+}
+
+WordLists word_lists() { return {kAdjectives, kProducts, kRooms, kNames}; }
+
 double Random::uniform() { return static_cast<double>(next() >> 11) * 0x1.0p-53; }
 
 std::string_view attribute_name(Attribute attribute) {
@@ -118,9 +124,7 @@ std::string_view attribute_name(Attribute attribute) {
 
 std::string Fact::sentence() const { return "The " + key + " " + value + "."; }
 
-Split Fact::split() const {
-  return hash_text(sentence()) % kHeldOutOneIn == 0 ? Split::kHeldOut : Split::kTrain;
-}
+Split Fact::split() const { return split_of(sentence()); }
 
 std::string Shop::prompt() const {
   std::string text;

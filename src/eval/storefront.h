@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -79,6 +80,16 @@ class Shop {
 
 // A shop with n_facts distinct keys. About a quarter of the facts speak of a subject named before.
 Shop make_shop(uint64_t seed, int n_facts, Split split);
+
+// The words by what they are; each is one token after a space, as are the numbers 10 to 99.
+struct WordLists {
+  std::span<const std::string_view> adjectives, products, rooms, names;
+};
+WordLists word_lists();
+
+// What decides every split: FNV-1a over the text, mixed once more.
+uint64_t hash_text(std::string_view text);
+Split split_of(std::string_view text);  // kTrain or kHeldOut
 
 // Every word of the language once (for the tokenizer's tests and its training text).
 std::vector<std::string> words();

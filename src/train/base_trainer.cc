@@ -41,6 +41,29 @@ uint64_t stream(uint64_t run_seed, uint64_t name, uint64_t n) {
   return storefront::Random(storefront::Random(run_seed * 0x9e37u + name).next() + n).next();
 }
 
+Expected<Bpe> tokenizer_of(const BaseOptions& options) {
+  if (options.resume) return Bpe::load(options.out);
+  if (!options.init.empty()) return Bpe::load(options.init);
+  return train_tokenizer(options.vocab_size);
+}
+
+// A resumed run's shape is in its directory; its weights are read with the checkpoint.
+Expected<Twin> twin_of(const BaseOptions& options, const Bpe& bpe) {
+  if (!options.init.empty() && !options.resume) {
+    TRY(Twin twin, Twin::load(options.init));
+    if (twin.config().vocab_size != bpe.vocab_size()) {
+      return fail(ErrorCode::kCorrupt, options.init.string() + ": model and tokenizer disagree");
+    }
+    return twin;
+  }
+  TwinConfig config;
+  if (options.resume) {
+    TRY(config, TwinConfig::load(options.out / "config.json"));
+  }
+  config.vocab_size = bpe.vocab_size();
+  return Twin(config, options.seed);
+}
+
 }  // namespace
 
 const std::vector<Stage>& curriculum() {
@@ -79,10 +102,9 @@ Expected<BaseTrainer> BaseTrainer::open(const BaseOptions& options) {
                     (exists ? ": exists; give --resume or another --out" : ": nothing to resume"));
   }
   at::set_num_threads(options.threads);
-  TRY(Bpe bpe, options.resume ? Bpe::load(options.out) : train_tokenizer(options.vocab_size));
-  TwinConfig config;
-  config.vocab_size = bpe.vocab_size();
-  BaseTrainer trainer(options, std::move(bpe), Twin(config, options.seed));
+  TRY(Bpe bpe, tokenizer_of(options));
+  TRY(Twin twin, twin_of(options, bpe));
+  BaseTrainer trainer(options, std::move(bpe), std::move(twin));
   if (options.resume) {
     TRY_STATUS(trainer.restore());
   } else {
@@ -100,7 +122,29 @@ double BaseTrainer::learning_rate(int64_t step) const {
   return o.learning_rate * warm * (0.1 + 0.9 * 0.5 * (1.0 + std::cos(M_PI * part)));
 }
 
+int BaseTrainer::stages() const {
+  return static_cast<int>(options_.data == BaseData::kFamilies ? family_stages().size()
+                                                               : curriculum().size());
+}
+
 Expected<Batch> BaseTrainer::next_batch() {
+  return options_.data == BaseData::kFamilies ? next_families() : next_shops();
+}
+
+Expected<Batch> BaseTrainer::next_families() {
+  storefront::Random random(stream(options_.seed, 3, next_shop_));
+  const int length = draw_length(random, family_stages()[static_cast<size_t>(stage_)].tokens);
+  std::vector<Lesson> lessons;
+  int64_t tokens = 0;
+  while (tokens < options_.step_tokens) {
+    TRY(Lesson lesson, family_lesson(bpe_, stream(options_.seed, 4, next_shop_++), length));
+    tokens += static_cast<int64_t>(lesson.ids.size());
+    lessons.push_back(std::move(lesson));
+  }
+  return make_batch(lessons, options_.rest_weight, kRestOneIn, random.next());
+}
+
+Expected<Batch> BaseTrainer::next_shops() {
   const Stage& stage = curriculum()[static_cast<size_t>(stage_)];
   storefront::Random random(stream(options_.seed, 1, next_shop_));
   const int spread = stage.facts_max - stage.facts_min + 1;
@@ -134,6 +178,46 @@ Expected<double> BaseTrainer::step() {
 }
 
 Status BaseTrainer::evaluate() {
+  return options_.data == BaseData::kFamilies ? evaluate_families() : evaluate_shops();
+}
+
+// A stage ends by the mean of its families once it has had its least steps, or by its most.
+Status BaseTrainer::evaluate_families() {
+  const FamilyStage& stage = family_stages()[static_cast<size_t>(stage_)];
+  FamilyExam exam;
+  exam.tokens = stage.tokens * 2 / 3;
+  exam.seed = kExamSeed;
+  std::printf("  stage %d: contexts of %d tokens, held out:", stage_, exam.tokens);
+  family_scores_.clear();
+  double sum = 0;
+  int asked = 0;
+  for (const families::FamilyInfo& info : families::all_families()) {
+    TRY(const FamilyScore score, examine_family(twin_, bpe_, info.family, exam));
+    std::printf(" %s ", std::string(info.name).c_str());
+    if (score.asked > 0) {
+      std::printf("%s,", percent(score.rate()).c_str());
+      sum += score.rate();
+      ++asked;
+    } else {
+      std::printf("%.2f nats,", score.nats_per_token());
+    }
+    family_scores_.push_back(score);
+  }
+  accuracy_ = sum / asked;
+  const int64_t steps = adam_.steps() - stage_step_;
+  const bool next =
+      stage_ + 1 < stages() &&
+      (steps >= stage.max_steps || (steps >= stage.min_steps && accuracy_ >= options_.advance_at));
+  std::printf(" mean %s%s\n", percent(accuracy_).c_str(), next ? " -> next stage" : "");
+  std::fflush(stdout);
+  if (next) {
+    ++stage_;
+    stage_step_ = adam_.steps();
+  }
+  return {};
+}
+
+Status BaseTrainer::evaluate_shops() {
   const Stage& stage = curriculum()[static_cast<size_t>(stage_)];
   Exam exam;
   exam.facts = stage.facts_max;
@@ -144,7 +228,7 @@ Status BaseTrainer::evaluate() {
   accuracy_ = score.rate();
   std::printf("  stage %d: %d facts, held out: %s exact", stage_, exam.facts,
               percent(accuracy_).c_str());
-  const bool last = stage_ + 1 == static_cast<int>(curriculum().size());
+  const bool last = stage_ + 1 == stages();
   if (accuracy_ >= options_.advance_at && !last) ++stage_;
   std::printf("%s\n", accuracy_ >= options_.advance_at && !last ? " -> next stage" : "");
   std::fflush(stdout);
@@ -165,12 +249,16 @@ Status BaseTrainer::report(double loss, double seconds) {
   std::fflush(stdout);
   if (options_.log.empty()) return {};
   std::ofstream log(options_.log, std::ios::app);
-  log << ordered_json{{"step", adam_.steps()},   {"loss", loss},
-                      {"accuracy", accuracy_},   {"stage", stage_},
-                      {"tokens", tokens_},       {"lr", learning_rate(adam_.steps())},
-                      {"grad_norm", grad_norm_}, {"tokens_per_second", token_rate}}
-             .dump()
-      << "\n";
+  ordered_json line{{"step", adam_.steps()},   {"loss", loss},
+                    {"accuracy", accuracy_},   {"stage", stage_},
+                    {"tokens", tokens_},       {"lr", learning_rate(adam_.steps())},
+                    {"grad_norm", grad_norm_}, {"tokens_per_second", token_rate}};
+  for (const FamilyScore& score : family_scores_) {
+    const std::string name(families::info(score.family).name);
+    if (score.asked > 0) line["families"][name] = score.rate();
+    if (score.asked == 0) line["families"][name + "_nats"] = score.nats_per_token();
+  }
+  log << line.dump() << "\n";
   if (!log) return fail(ErrorCode::kInternal, options_.log + ": cannot write");
   return {};
 }
@@ -204,7 +292,8 @@ Status BaseTrainer::save() {
                             {"seed", std::to_string(options_.seed)},
                             {"next_shop", std::to_string(next_shop_)},
                             {"tokens", std::to_string(tokens_)},
-                            {"stage", std::to_string(stage_)}}));
+                            {"stage", std::to_string(stage_)},
+                            {"stage_step", std::to_string(stage_step_)}}));
   return twin_.save(options_.out, torch::kFloat32);
 }
 
@@ -231,7 +320,10 @@ Status BaseTrainer::restore() {
   if (seed != options_.seed) {
     return fail(ErrorCode::kInvalidArgument, path + ": made with --seed " + std::to_string(seed));
   }
-  if (stage >= static_cast<int64_t>(curriculum().size())) {
+  if (options_.data == BaseData::kFamilies) {
+    TRY(stage_step_, number("stage_step"));
+  }
+  if (stage >= stages()) {
     return fail(ErrorCode::kCorrupt, path + ": metadata stage: beyond the curriculum");
   }
   adam_.set_steps(step);

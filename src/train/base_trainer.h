@@ -1,4 +1,6 @@
-// What:    `coppice-train base`: the loop that teaches the twin to answer from a shop's facts.
+// What:    `coppice-train base`: the loop that teaches the twin to answer from a shop's facts, or
+// the
+//          families of tasks.
 // Owns:    the run's directory: tokenizer, checkpoint, f32 model.
 // Threads: one caller; torch's own threads inside.
 // Fails:   files, a loss that is not finite, a checkpoint of another run.
@@ -12,6 +14,7 @@
 #include "coppice/error.h"
 #include "train/adamw.h"
 #include "train/bpe.h"
+#include "train/family_data.h"
 #include "train/lesson.h"
 #include "train/twin.h"
 
@@ -23,8 +26,12 @@ struct Stage {
 };
 const std::vector<Stage>& curriculum();
 
+enum class BaseData { kStorefront, kFamilies };
+
 struct BaseOptions {
   std::filesystem::path out;
+  std::filesystem::path init;  // weights and tokenizer to start from; empty: from nothing
+  BaseData data = BaseData::kStorefront;
   std::string log;  // JSONL, appended to; empty: none
   bool resume = false;
   uint64_t seed = 1;
@@ -60,8 +67,13 @@ class BaseTrainer {
   BaseTrainer(const BaseOptions& options, Bpe bpe, Twin twin);
 
   Expected<Batch> next_batch();
+  Expected<Batch> next_shops();
+  Expected<Batch> next_families();
   Status restore();
   Status evaluate();
+  Status evaluate_shops();
+  Status evaluate_families();
+  int stages() const;
   Status report(double loss, double seconds);
   double learning_rate(int64_t step) const;
 
@@ -69,11 +81,13 @@ class BaseTrainer {
   Bpe bpe_;
   Twin twin_;
   AdamW adam_;
-  uint64_t next_shop_ = 0;  // data position: shops drawn so far
+  uint64_t next_shop_ = 0;  // data position: shops (or lessons of families) drawn so far
   int64_t tokens_ = 0;      // positions trained on so far
   int64_t reported_tokens_ = 0;
   int stage_ = 0;
-  double accuracy_ = std::nan("");  // held out, at this sitting's last evaluation
+  int64_t stage_step_ = 0;                  // the step that began the stage
+  std::vector<FamilyScore> family_scores_;  // this sitting's last
+  double accuracy_ = std::nan("");          // held out, at this sitting's last evaluation
   double grad_norm_ = 0;
 };
 

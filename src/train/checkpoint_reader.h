@@ -1,4 +1,5 @@
-// What:    a checkpoint as the engine reads it (directory, shards, GGUF; f32, f16, bf16 and quantised
+// What:    a checkpoint as the engine reads it (directory, shards, GGUF; f32, f16, bf16 and
+// quantised
 //          types), its tensors widened to f32 for the twin.
 // Owns:    the checkpoint's maps.
 // Threads: one.

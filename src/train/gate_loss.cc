@@ -40,8 +40,7 @@ torch::Tensor distillation(const torch::Tensor& teacher, const torch::Tensor& st
   return (each * weights).sum() / weights.sum();
 }
 
-double page_footprint(const torch::Tensor& kept, const Visibility& visibility,
-                      int64_t page_slots) {
+double page_footprint(const torch::Tensor& kept, const Visibility& visibility, int64_t page_slots) {
   const int64_t n = kept.size(2);
   auto stays = kept.to(torch::kInt64).clone();
   stays.slice(2, 0, std::min(visibility.sinks, n)).fill_(1);
@@ -50,9 +49,9 @@ double page_footprint(const torch::Tensor& kept, const Visibility& visibility,
   const int64_t past = std::max<int64_t>(0, n - visibility.window);
   const auto past_dropped = past - stays.slice(2, 0, past).sum(2);
   const auto first_page = past_dropped.div(page_slots, "floor");
-  const auto held = torch::where(dropped_slots.gt(past_dropped),
-                                 pages(dropped_slots, page_slots) - first_page,
-                                 torch::zeros({}, torch::kInt64));
+  const auto held =
+      torch::where(dropped_slots.gt(past_dropped), pages(dropped_slots, page_slots) - first_page,
+                   torch::zeros({}, torch::kInt64));
   const auto all = (kept_slots.numel() * ((n + page_slots - 1) / page_slots));
   return static_cast<double>((pages(kept_slots, page_slots) + held).sum().item<int64_t>()) /
          static_cast<double>(all);

@@ -18,9 +18,7 @@ constexpr std::array<KindName, 3> kKinds{
 
 }  // namespace
 
-std::string_view gate_kind_name(GateKind kind) {
-  return kKinds[static_cast<size_t>(kind)].name;
-}
+std::string_view gate_kind_name(GateKind kind) { return kKinds[static_cast<size_t>(kind)].name; }
 
 std::optional<GateKind> gate_kind_named(std::string_view name) {
   for (const KindName& k : kKinds) {

@@ -3,10 +3,11 @@
 // Threads: one caller; torch's own threads inside.
 // Fails:   as torch does on wrong shapes.
 //
-// z_t = Wo' a_t + Ws u_t + b. point: a_t = 0. causal: a_t aggregates u over the last `reach` tokens,
-// itself included, by a small attention with rotary positions. global: over the whole prompt, both
-// ways, without positions; a decision there depends on what follows, so it is for comparison alone.
-// B sequences, T tokens, E hidden, Hkv KV heads, n' AG heads of width d', r' = n' d'.
+// z_t = Wo' a_t + Ws u_t + b. point: a_t = 0. causal: a_t aggregates u over the last `reach`
+// tokens, itself included, by a small attention with rotary positions. global: over the whole
+// prompt, both ways, without positions; a decision there depends on what follows, so it is for
+// comparison alone. B sequences, T tokens, E hidden, Hkv KV heads, n' AG heads of width d', r' = n'
+// d'.
 #pragma once
 
 #include <cstdint>
@@ -44,12 +45,13 @@ class GateNet {
   // Ws = 0, Wo' = 0, b = kGateBias; the rest drawn from the seed.
   GateNet(const GateShape& shape, uint64_t seed);
 
-  // u [B, T, E] -> logits [B, Hkv, T] of the layer. prompts [B] int64: what a global gate aggregates
-  // over, in tokens (at least 1).
+  // u [B, T, E] -> logits [B, Hkv, T] of the layer. prompts [B] int64: what a global gate
+  // aggregates over, in tokens (at least 1).
   torch::Tensor logits(int64_t layer, const torch::Tensor& u, const torch::Tensor& prompts) const;
 
   const GateShape& shape() const { return shape_; }
-  // "layers.0.ws" [Hkv, E], ".b" [Hkv]; with aggregation ".wq", ".wk", ".wv" [r', E], ".wo" [Hkv, r'].
+  // "layers.0.ws" [Hkv, E], ".b" [Hkv]; with aggregation ".wq", ".wk", ".wv" [r', E], ".wo" [Hkv,
+  // r'].
   const NamedTensors& parameters() const { return named_; }
   // Of one layer, by the last part of its name.
   const torch::Tensor& parameter(int64_t layer, std::string_view name) const;

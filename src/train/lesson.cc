@@ -27,6 +27,25 @@ Expected<Lesson> make_lesson(const Bpe& bpe, const storefront::Shop& shop, int f
   return lesson;
 }
 
+Expected<Lesson> make_lesson(const Bpe& bpe, const families::TaskSample& sample, int most_tokens) {
+  Lesson lesson;
+  TRY(lesson.ids, bpe.encode(sample.context));
+  lesson.every_token = sample.asks.empty();
+  for (const families::Ask& ask : sample.asks) {
+    TRY(const auto question, bpe.encode(ask.question));
+    TRY(const auto answer, bpe.encode(ask.answer));
+    const size_t length = lesson.ids.size() + question.size() + answer.size() + 1;
+    if (!lesson.answers.empty() && length > static_cast<size_t>(most_tokens)) break;
+    lesson.ids.insert(lesson.ids.end(), question.begin(), question.end());
+    Lesson::Answer& span = lesson.answers.emplace_back();
+    span.begin = static_cast<int>(lesson.ids.size());
+    lesson.ids.insert(lesson.ids.end(), answer.begin(), answer.end());
+    lesson.ids.push_back(Bpe::kEos);
+    span.end = static_cast<int>(lesson.ids.size());
+  }
+  return lesson;
+}
+
 Batch make_batch(const std::vector<Lesson>& lessons, double rest_weight, int rest_one_in,
                  uint64_t seed) {
   size_t longest = 2;
@@ -44,7 +63,8 @@ Batch make_batch(const std::vector<Lesson>& lessons, double rest_weight, int res
       inputs[base + i] = lesson.ids[i];
       const int target = static_cast<int>(i) + 1;
       while (answer < lesson.answers.size() && lesson.answers[answer].end <= target) ++answer;
-      const bool asked = answer < lesson.answers.size() && lesson.answers[answer].begin <= target;
+      const bool asked = lesson.every_token ||
+                         (answer < lesson.answers.size() && lesson.answers[answer].begin <= target);
       const bool drawn =
           !asked && rest_weight > 0 && random.below(static_cast<uint32_t>(rest_one_in)) == 0;
       if (!asked && !drawn) continue;

@@ -1,4 +1,4 @@
-// What:    shops as token ids with a loss weight for every prediction.
+// What:    shops and tasks as token ids with a loss weight for every prediction.
 // Owns:    the ids it returns.
 // Threads: none of its own.
 // Fails:   the tokenizer's errors.
@@ -10,6 +10,7 @@
 #include <torch/types.h>
 
 #include "coppice/error.h"
+#include "eval/families.h"
 #include "eval/storefront.h"
 #include "train/bpe.h"
 
@@ -23,12 +24,17 @@ struct Lesson {
   };
   std::vector<int32_t> ids;
   std::vector<Answer> answers;
+  bool every_token = false;  // a text without questions: every prediction weighs 1
 };
 
 // All questions of the shop from `first` on, `count` at most, asked one after another.
 // with_facts = false leaves the facts out (closed book).
 Expected<Lesson> make_lesson(const Bpe& bpe, const storefront::Shop& shop, int first, int count,
                              bool with_facts = true);
+
+// The context, then its asks one after another while the lesson stays within `most_tokens`; the
+// first always stands.
+Expected<Lesson> make_lesson(const Bpe& bpe, const families::TaskSample& sample, int most_tokens);
 
 struct Batch {
   torch::Tensor inputs;   // [B, T] int64

@@ -98,8 +98,7 @@ class MaskedAttention : public torch::autograd::Function<MaskedAttention> {
     context->saved_data["window"] = window;
     context->saved_data["sinks"] = sinks;
     // Nothing beneath the first layer of a frozen twin learns.
-    context->saved_data["beneath"] =
-        q.requires_grad() || k.requires_grad() || v.requires_grad();
+    context->saved_data["beneath"] = q.requires_grad() || k.requires_grad() || v.requires_grad();
     return out;
   }
 
@@ -176,9 +175,10 @@ torch::Tensor masked_attention(const Tensor& q, const Tensor& k, const Tensor& v
                                const Tensor& keep, const Visibility& visibility) {
   const int64_t b = q.size(0), t = q.size(2), d = q.size(3), hkv = k.size(1);
   const int64_t n = b * hkv, group = q.size(1) / hkv;
-  const auto out = MaskedAttention::apply(
-      q.reshape({n, group, t, d}), k.reshape({n, t, d}), v.reshape({n, t, d}),
-      keep.defined() ? keep.reshape({n, t}) : torch::empty({0}), visibility.window, visibility.sinks);
+  const auto out = MaskedAttention::apply(q.reshape({n, group, t, d}), k.reshape({n, t, d}),
+                                          v.reshape({n, t, d}),
+                                          keep.defined() ? keep.reshape({n, t}) : torch::empty({0}),
+                                          visibility.window, visibility.sinks);
   return out.view(q.sizes());
 }
 

@@ -1,7 +1,6 @@
-// What:    attention in which keys count by a keep coefficient, with the gradient a gate learns from.
-// Owns:    nothing.
-// Threads: one caller; torch's own threads inside.
-// Fails:   as torch does on wrong shapes.
+// What:    attention in which keys count by a keep coefficient, with the gradient a gate learns
+// from. Owns:    nothing. Threads: one caller; torch's own threads inside. Fails:   as torch does
+// on wrong shapes.
 //
 // Row t sees key j <= t of its KV head with c = 1 where it is protected (j < sinks or
 // t - j < window), else with c = keep[j]:
@@ -19,7 +18,8 @@ struct Visibility {
   int64_t sinks = 4;    // the first ones of the sequence
 };
 
-// q [B, Hq, T, D], k and v [B, Hkv, T, D], keep [B, Hkv, T] or undefined (all kept) -> [B, Hq, T, D].
+// q [B, Hq, T, D], k and v [B, Hkv, T, D], keep [B, Hkv, T] or undefined (all kept) -> [B, Hq, T,
+// D].
 //
 // Coefficients in (0, 1] have the exact gradient. One that is 0 (dropped, decided hard) has as its
 // gradient what letting this key in again, alone, would change: for row t,

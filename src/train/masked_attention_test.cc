@@ -42,7 +42,8 @@ Tensor naive(const Inputs& in, const Tensor& keep, const Visibility& rule) {
       for (int64_t t = 0; t < q.size(2); ++t) {
         for (int64_t j = 0; j < q.size(2); ++j) {
           if (j > t) c[t][j] = 0;
-          if (j <= t && j >= rule.sinks && t - j >= rule.window) c[t][j] = keep[b][g][j].item<double>();
+          if (j <= t && j >= rule.sinks && t - j >= rule.window)
+            c[t][j] = keep[b][g][j].item<double>();
         }
       }
       const auto e = scores.exp() * c;
@@ -68,7 +69,8 @@ TEST(MaskedAttention, SeesWhatTheRuleSays) {
     EXPECT_LE((got - naive(in, keep, c.visibility)).abs().max().item<double>(), 2e-5);
   }
   const auto all = masked_attention(in.q, in.k, in.v, {}, c.visibility);
-  const auto ones = masked_attention(in.q, in.k, in.v, torch::ones({c.b, c.hkv, c.t}), c.visibility);
+  const auto ones =
+      masked_attention(in.q, in.k, in.v, torch::ones({c.b, c.hkv, c.t}), c.visibility);
   EXPECT_TRUE(torch::equal(all, ones));
 }
 

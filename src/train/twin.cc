@@ -192,8 +192,7 @@ void Twin::freeze() {
 }
 
 // x [B, T, E], the residual stream, normed and projected: heads in front, q and k turned.
-AttentionInputs Twin::project(int64_t index, const torch::Tensor& x,
-                              const RopeTable& table) const {
+AttentionInputs Twin::project(int64_t index, const torch::Tensor& x, const RopeTable& table) const {
   const TwinLayer& layer = layers_[static_cast<size_t>(index)];
   const auto& c = config_;
   const int64_t b = x.size(0), t = x.size(1), d = c.head_dim;

@@ -1,4 +1,5 @@
-// What:    the network's twin: Llama and its kin (Mistral, Qwen2, Qwen3) in libtorch, as transformers
+// What:    the network's twin: Llama and its kin (Mistral, Qwen2, Qwen3) in libtorch, as
+// transformers
 //          has them.
 // Owns:    its parameters, f32, under the checkpoint's names. A copy shares them.
 // Threads: one caller; torch's own threads inside.
@@ -28,9 +29,9 @@ struct Adapter {
 };
 
 struct TwinLayer {
-  torch::Tensor input_norm;      // [E]
-  torch::Tensor q, k, v;         // [Hq*D, E], [Hkv*D, E], [Hkv*D, E]
-  torch::Tensor o;               // [E, Hq*D]
+  torch::Tensor input_norm;                      // [E]
+  torch::Tensor q, k, v;                         // [Hq*D, E], [Hkv*D, E], [Hkv*D, E]
+  torch::Tensor o;                               // [E, Hq*D]
   torch::Tensor q_bias, k_bias, v_bias, o_bias;  // [out] or undefined
   torch::Tensor q_norm, k_norm;                  // [D] or undefined
   Adapter q_adapter, k_adapter, v_adapter, o_adapter;
@@ -43,8 +44,8 @@ class Twin {
   // Weights drawn from the seed; see init() in twin.cc for what is structured.
   Twin(const TwinConfig& config, uint64_t seed);
 
-  // tokens [B, T] int64 -> last hidden states after the final norm [B, T, E]. With a hook, attention
-  // is the hook's; without, every row sees all before it.
+  // tokens [B, T] int64 -> last hidden states after the final norm [B, T, E]. With a hook,
+  // attention is the hook's; without, every row sees all before it.
   torch::Tensor hidden(const torch::Tensor& tokens, AttentionHook* hook = nullptr) const;
   // hidden states [..., E] -> logits [..., V].
   torch::Tensor logits(const torch::Tensor& hidden) const;
@@ -55,8 +56,8 @@ class Twin {
   const std::vector<TwinLayer>& layers() const { return layers_; }
   void freeze();
 
-  // Adapters of q, k, v and o in every layer, adding nothing yet; the twin's copies made before stay
-  // without. "layers.0.q.down", "layers.0.q.up", ...
+  // Adapters of q, k, v and o in every layer, adding nothing yet; the twin's copies made before
+  // stay without. "layers.0.q.down", "layers.0.q.up", ...
   void add_adapters(int64_t rank, uint64_t seed);
   NamedTensors adapters() const;
   // Parameters [as parameters()] with the adapters' products added.

@@ -47,8 +47,9 @@ Expected<TwinConfig> TwinConfig::load(const std::filesystem::path& file) {
 Status TwinConfig::save(const std::filesystem::path& file, const std::string& dtype) const {
   if (!tie_word_embeddings || attention_bias || qk_norm || !has_plain_frequencies(*this)) {
     return fail(ErrorCode::kUnsupported,
-                file.string() + ": only tied Llamas without biases, norms of heads and scaled "
-                                "frequencies are written");
+                file.string() +
+                    ": only tied Llamas without biases, norms of heads and scaled "
+                    "frequencies are written");
   }
   const ordered_json json = {{"architectures", {"LlamaForCausalLM"}},
                              {"model_type", "llama"},
