@@ -32,12 +32,10 @@ torch::Tensor polarisation(const torch::Tensor& probabilities, const torch::Tens
   return (mean * inside).sum() / inside.sum();
 }
 
-torch::Tensor distillation(const torch::Tensor& teacher, const torch::Tensor& student,
-                           const torch::Tensor& weights) {
+torch::Tensor distillation(const torch::Tensor& teacher, const torch::Tensor& student) {
   const auto log_teacher = torch::log_softmax(teacher, -1);
   const auto log_student = torch::log_softmax(student, -1);
-  const auto each = (log_teacher.exp() * (log_teacher - log_student)).sum(-1);
-  return (each * weights).sum() / weights.sum();
+  return (log_teacher.exp() * (log_teacher - log_student)).sum(-1).mean();
 }
 
 double page_footprint(const torch::Tensor& kept, const Visibility& visibility, int64_t page_slots) {

@@ -22,9 +22,8 @@ torch::Tensor keep_rate(const torch::Tensor& kept, const torch::Tensor& weights,
 // probabilities [B, L, Hkv, T] -> []: mean p (1 - p) over the tokens within lengths [B].
 torch::Tensor polarisation(const torch::Tensor& probabilities, const torch::Tensor& lengths);
 
-// teacher and student logits [R, V], weights [R] -> []: weighted mean of KL(teacher || student).
-torch::Tensor distillation(const torch::Tensor& teacher, const torch::Tensor& student,
-                           const torch::Tensor& weights);
+// teacher and student logits [R, V] -> []: mean of KL(teacher || student).
+torch::Tensor distillation(const torch::Tensor& teacher, const torch::Tensor& student);
 
 // The share of a dense cache's pages that stay held behind a prompt of n tokens, by hard decisions
 // kept [L, Hkv, n] (1: kept): per list whole pages of `page_slots` slots of the kept tokens (the
