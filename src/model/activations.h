@@ -1,5 +1,5 @@
 // What:    the intermediate results of one step, allocated once for the largest step.
-// Owns:    one buffer of the backend and the logits' place on the host.
+// Owns:    one buffer of the backend, the logits' place on the host and a gate's.
 // Threads: one.
 // Fails:   create: kTooLarge naming the bytes and the rows.
 #pragma once
@@ -18,6 +18,8 @@ struct StepViews {
   TensorView up;    // [T, F]
   TensorView cos;   // [T, D/2]
   TensorView sin;   // [T, D/2]
+  // [T, C] of the Attention-Gate, or empty
+  TensorView gate_columns;
 };
 
 class Activations {
@@ -29,10 +31,13 @@ class Activations {
   StepViews step(int64_t rows) const;          // rows <= max_rows
   TensorView logits(int64_t rows) const;       // [R, V] of the backend; rows <= max_logit_rows
   TensorView host_logits(int64_t rows) const;  // [R, V] on the host
+  // What the gate reads and writes, as the options' needs say, without the tokens.
+  GateInput gate_input(int64_t rows) const;  // rows <= max_rows
 
  private:
   StepViews largest_;  // max_rows each
   TensorView logits_, host_logits_;
+  GateInput largest_gate_;
   Buffer memory_, host_memory_;
 };
 

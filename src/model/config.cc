@@ -2,11 +2,11 @@
 
 #include <array>
 #include <cmath>
-#include <limits>
 #include <optional>
 #include <string_view>
 #include <utility>
 
+#include "model/json_keys.h"
 #include "model/rope_scaling.h"
 #include "model/strict_json.h"
 
@@ -34,85 +34,6 @@ constexpr std::array<ArchitectureRow, 4> kArchitectures{{
     {"Qwen3ForCausalLM", "qwen3", Architecture::kQwen3, 32, 128, false, true, true, false},
 }};
 
-// One JSON object of a config, its values taken by key with bounds. null counts as missing.
-class Keys {
- public:
-  Keys(const json& object, std::string where) : object_(object), where_(std::move(where)) {}
-
-  const std::string& where() const { return where_; }
-
-  const json* find(const char* key) const {
-    const auto found = object_.find(key);
-    return found == object_.end() || found->is_null() ? nullptr : &*found;
-  }
-  bool is_null(const char* key) const {
-    const auto found = object_.find(key);
-    return found != object_.end() && found->is_null();
-  }
-
-  tl::unexpected<Error> wrong(const char* key, const std::string& wanted) const {
-    const json* value = find(key);
-    return fail(ErrorCode::kCorrupt, where_ + ": " + key +
-                                         (value ? " is " + json_excerpt(*value) : " is missing") +
-                                         "; it must be " + wanted);
-  }
-  tl::unexpected<Error> unsupported(const char* key, const std::string& works) const {
-    const json* value = find(key);
-    return fail(ErrorCode::kUnsupported, where_ + ": " + key + " is " +
-                                             (value ? json_excerpt(*value) : "not given") +
-                                             "; this build runs " + works);
-  }
-
-  Expected<int32_t> integer(const char* key, int64_t least, int64_t most,
-                            std::optional<int32_t> otherwise = {}) const {
-    const json* value = find(key);
-    if (value == nullptr && otherwise) return *otherwise;
-    const std::optional<int64_t> number = value ? exact_integer(*value) : std::nullopt;
-    if (!number || *number < least || *number > most) {
-      return wrong(key, "an integer from " + std::to_string(least) + " to " + std::to_string(most));
-    }
-    return static_cast<int32_t>(*number);
-  }
-
-  Expected<double> number(const char* key, double least, double most,
-                          std::optional<double> otherwise = {}) const {
-    const json* value = find(key);
-    if (value == nullptr && otherwise) return *otherwise;
-    const double number = value && value->is_number() ? value->get<double>() : NAN;
-    if (!(number >= least && number <= most)) {
-      return wrong(
-          key, "a number from " + json_excerpt(json(least)) + " to " + json_excerpt(json(most)));
-    }
-    return number;
-  }
-
-  Expected<bool> flag(const char* key, bool otherwise) const {
-    const json* value = find(key);
-    if (value == nullptr) return otherwise;
-    if (!value->is_boolean()) return wrong(key, "true or false");
-    return value->get<bool>();
-  }
-
-  Expected<std::string> text(const char* key, const char* otherwise) const {
-    const json* value = find(key);
-    if (value == nullptr) return std::string(otherwise);
-    if (!value->is_string()) return wrong(key, "a string");
-    return value->get<std::string>();
-  }
-
-  static std::optional<int64_t> exact_integer(const json& value) {
-    if (!value.is_number_integer()) return std::nullopt;
-    if (value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) {
-      return std::nullopt;
-    }
-    return value.get<int64_t>();
-  }
-
- private:
-  const json& object_;
-  std::string where_;
-};
-
 std::string architecture_names() {
   std::string names;
   for (const ArchitectureRow& row : kArchitectures) {
@@ -121,7 +42,7 @@ std::string architecture_names() {
   return names;
 }
 
-Expected<const ArchitectureRow*> find_architecture(const Keys& keys) {
+Expected<const ArchitectureRow*> find_architecture(const JsonKeys& keys) {
   const char* key = "architectures";
   const json* classes = keys.find(key);
   if (classes != nullptr && (!classes->is_array() || classes->size() != 1)) {
@@ -138,7 +59,7 @@ Expected<const ArchitectureRow*> find_architecture(const Keys& keys) {
 }
 
 // What would change the arithmetic and is not implemented is refused by name.
-Status refuse_variants(const Keys& keys, const ArchitectureRow& row) {
+Status refuse_variants(const JsonKeys& keys, const ArchitectureRow& row) {
   TRY(const std::string activation, keys.text("hidden_act", "silu"));
   if (activation != "silu") return keys.unsupported("hidden_act", "\"silu\"");
   TRY(const bool mlp_bias, keys.flag("mlp_bias", false));
@@ -164,11 +85,11 @@ Status refuse_variants(const Keys& keys, const ArchitectureRow& row) {
   return {};
 }
 
-Expected<double> read_factor(const Keys& keys, const char* key) {
+Expected<double> read_factor(const JsonKeys& keys, const char* key) {
   return keys.number(key, ConfigLimits::kLeastRopeFactor, ConfigLimits::kRopeFactor);
 }
 
-Expected<RopeScaling> read_llama3(const Keys& keys, int32_t max_positions) {
+Expected<RopeScaling> read_llama3(const JsonKeys& keys, int32_t max_positions) {
   RopeScaling scaling{.type = RopeType::kLlama3};
   TRY(scaling.factor, read_factor(keys, "factor"));
   TRY(scaling.low_freq_factor, read_factor(keys, "low_freq_factor"));
@@ -181,7 +102,7 @@ Expected<RopeScaling> read_llama3(const Keys& keys, int32_t max_positions) {
   return scaling;
 }
 
-Expected<RopeScaling> read_scaling(const Keys& keys, int32_t max_positions) {
+Expected<RopeScaling> read_scaling(const JsonKeys& keys, int32_t max_positions) {
   const char* key = keys.find("rope_type") != nullptr ? "rope_type" : "type";
   TRY(const std::string type, keys.text(key, "default"));
   if (type == "default") return RopeScaling{};
@@ -196,7 +117,7 @@ Expected<RopeScaling> read_scaling(const Keys& keys, int32_t max_positions) {
 
 // Newer files keep everything about rope in rope_parameters, older ones have rope_theta beside
 // rope_scaling.
-Status read_rope(const Keys& keys, ModelConfig& config) {
+Status read_rope(const JsonKeys& keys, ModelConfig& config) {
   TRY(config.rope_theta, keys.number("rope_theta", 1.0, ConfigLimits::kTheta, config.rope_theta));
   RopeScaling scaling;
   const char* key = keys.find("rope_parameters") != nullptr ? "rope_parameters" : "rope_scaling";
@@ -205,7 +126,7 @@ Status read_rope(const Keys& keys, ModelConfig& config) {
     for (const auto& [name, value] : object->items()) {
       if (value.is_object()) return keys.unsupported(key, "one set of numbers for all layers");
     }
-    const Keys rope(*object, keys.where() + ": " + key);
+    const JsonKeys rope(*object, keys.where() + ": " + key);
     TRY(config.rope_theta, rope.number("rope_theta", 1.0, ConfigLimits::kTheta, config.rope_theta));
     TRY(const double rotary, rope.number("partial_rotary_factor", 0.0, 1.0, 1.0));
     if (rotary != 1.0) return rope.unsupported("partial_rotary_factor", "1.0");
@@ -215,7 +136,7 @@ Status read_rope(const Keys& keys, ModelConfig& config) {
   return check_frequencies(config, keys.where());
 }
 
-Status read_sizes(const Keys& keys, const ArchitectureRow& row, ModelConfig& config) {
+Status read_sizes(const JsonKeys& keys, const ArchitectureRow& row, ModelConfig& config) {
   TRY(config.hidden_size, keys.integer("hidden_size", 1, ConfigLimits::kHidden));
   TRY(config.intermediate_size, keys.integer("intermediate_size", 1, ConfigLimits::kIntermediate));
   TRY(config.num_hidden_layers, keys.integer("num_hidden_layers", 1, ConfigLimits::kLayers));
@@ -239,7 +160,7 @@ Status read_sizes(const Keys& keys, const ArchitectureRow& row, ModelConfig& con
 }
 
 // One id, a list of them, or nothing (the ids stay as they are).
-Status read_special_ids(const Keys& keys, ModelConfig& config) {
+Status read_special_ids(const JsonKeys& keys, ModelConfig& config) {
   const int64_t last = config.vocab_size - 1;
   TRY(config.bos_token_id, keys.integer("bos_token_id", 0, last, config.bos_token_id));
   const json* eos = keys.find("eos_token_id");
@@ -251,7 +172,7 @@ Status read_special_ids(const Keys& keys, ModelConfig& config) {
   }
   config.eos_token_ids.clear();
   for (const json& element : *eos) {
-    const std::optional<int64_t> id = Keys::exact_integer(element);
+    const std::optional<int64_t> id = JsonKeys::exact_integer(element);
     if (!id || *id < 0 || *id > last) {
       return keys.wrong("eos_token_id", "an id or a list of ids from 0 to " + std::to_string(last));
     }
@@ -272,7 +193,7 @@ Expected<JsonDocument> parse_object(const std::string& text, const std::string& 
 
 Expected<ModelConfig> read_config(const std::string& json, const std::string& where) {
   TRY(const JsonDocument document, parse_object(json, where));
-  const Keys keys(document.root, where);
+  const JsonKeys keys(document.root, where);
   TRY(const ArchitectureRow* row, find_architecture(keys));
   TRY_STATUS(refuse_variants(keys, *row));
   ModelConfig config;
@@ -294,7 +215,7 @@ Expected<ModelConfig> read_config(const std::string& json, const std::string& wh
 Status apply_generation_config(const std::string& json, const std::string& where,
                                ModelConfig& config) {
   TRY(const JsonDocument document, parse_object(json, where));
-  return read_special_ids(Keys(document.root, where), config);
+  return read_special_ids(JsonKeys(document.root, where), config);
 }
 
 Status check_config(const ModelConfig& config, const std::string& where) {
@@ -320,6 +241,10 @@ Status check_frequencies(const ModelConfig& config, const std::string& where) {
                                          "; they must all be finite and more than 0");
   }
   return {};
+}
+
+bool is_in_config(std::string_view tensor) {
+  return tensor.ends_with("rotary_emb.inv_freq") || tensor == "rope_freqs.weight";
 }
 
 }  // namespace coppice::model

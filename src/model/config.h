@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "coppice/error.h"
@@ -64,5 +65,9 @@ Status apply_generation_config(const std::string& json, const std::string& where
 Status check_config(const ModelConfig& config, const std::string& where);
 // Every frequency is a number more than 0: factors that are fine one by one may overflow together.
 Status check_frequencies(const ModelConfig& config, const std::string& where);
+
+// Whether a tensor holds what the config has: frequencies of the rotary embedding, as old
+// checkpoints and GGUF files store them.
+bool is_in_config(std::string_view tensor);
 
 }  // namespace coppice::model

@@ -1,6 +1,8 @@
 #include "model/decoder.h"
 
 #include <cmath>
+#include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -10,6 +12,8 @@
 
 namespace coppice::model {
 namespace {
+
+bool is_gated(const ForwardInput& input) { return input.gated != nullptr && !input.gated->empty(); }
 
 struct DecoderWeights {
   std::unique_ptr<ops::Weight> embed_tokens;  // [V, E]
@@ -36,7 +40,9 @@ class Decoder : public Model {
   bool is_last(size_t layer) const { return layer + 1 == weights_.layers.size(); }
   void check(const ForwardInput& input) const;
   void embed(const ForwardInput& input, const StepViews& s);
-  void keys_and_values(size_t layer, const ForwardInput& input, const StepViews& s);
+  GateInput prepare_gate(const ForwardInput& input);
+  void keys_and_values(size_t layer, const ForwardInput& input, const GateInput* gated,
+                       const StepViews& s);
   void attend(size_t layer, const ForwardInput& input, const StepViews& s);
   StepViews keep_rows(std::span<const int32_t> rows, const StepViews& s);
   void finish_layer(size_t layer, const StepViews& s);
@@ -94,6 +100,9 @@ void Decoder::check(const ForwardInput& input) const {
   }
   CHECK(input.plan.kv_heads == config_.num_key_value_heads);
   CHECK(input.arena.layout.head_dim == config_.head_dim);
+  if (!is_gated(input)) return;
+  CHECK(input.gate != nullptr && options_.gate && input.gate->needs() == *options_.gate);
+  CHECK(input.gated->plan == &input.plan && input.plan.gated());
 }
 
 TensorView Decoder::forward(const ForwardInput& input) {
@@ -101,8 +110,10 @@ TensorView Decoder::forward(const ForwardInput& input) {
   StepViews s = activations_.step(input.plan.rows);
   embed(input, s);
   rotary_angles(input.positions, config_.rope_inv_freq, s.cos, s.sin);
+  std::optional<GateInput> gated;
+  if (is_gated(input)) gated = prepare_gate(input);
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
-    keys_and_values(i, input, s);
+    keys_and_values(i, input, gated ? &*gated : nullptr, s);
     // Nobody reads the last layer's output but the rows that ask for logits.
     if (is_last(i) && input.logit_rows.empty()) break;
     attend(i, input, s);
@@ -121,20 +132,41 @@ void Decoder::embed(const ForwardInput& input, const StepViews& s) {
   backend_.rms_norm(s.x, weights_.layers.front().input_layernorm.view, eps(), s.h);
 }
 
-// From h: k and v go to the pages, q stays.
-void Decoder::keys_and_values(size_t layer, const ForwardInput& input, const StepViews& s) {
+// What the gate is given in every layer.
+GateInput Decoder::prepare_gate(const ForwardInput& input) {
+  GateInput gated = activations_.gate_input(input.plan.rows);
+  gated.tokens = input.tokens;
+  if (!gated.cos.empty()) {
+    rotary_angles(input.positions, input.gate->rope_inv_freq(), gated.cos, gated.sin);
+  }
+  return gated;
+}
+
+// From h: k and v go to the pages, q stays. gated: where the gate says to which, or null.
+void Decoder::keys_and_values(size_t layer, const ForwardInput& input, const GateInput* gated,
+                              const StepViews& s) {
   const Attention& attention = weights_.layers[layer].attention;
-  const ops::Product products[] = {{*attention.q_proj.weight, attention.q_proj.bias.view, s.q},
-                                   {*attention.k_proj.weight, attention.k_proj.bias.view, s.k},
-                                   {*attention.v_proj.weight, attention.v_proj.bias.view, s.v}};
-  backend_.matmul_each(s.h, products);
+  const Linear &q = attention.q_proj, &k = attention.k_proj, &v = attention.v_proj;
+  const auto number = static_cast<int32_t>(layer);
+  // Without a weight of the gate's the fourth product is not asked for.
+  const ops::Weight* gate = gated == nullptr ? nullptr : input.gate->weight(number);
+  const ops::Product products[] = {{*q.weight, q.bias.view, s.q},
+                                   {*k.weight, k.bias.view, s.k},
+                                   {*v.weight, v.bias.view, s.v},
+                                   {gate == nullptr ? *q.weight : *gate, {}, s.gate_columns}};
+  backend_.matmul_each(s.h, std::span(products).first(gate == nullptr ? 3 : 4));
   norm_heads(s.q, attention.q_norm);
   norm_heads(s.k, attention.k_norm);
+  if (gated != nullptr) {
+    if (gate != nullptr) backend_.to_host(s.gate_columns, gated->columns.raw());
+    if (!gated->keys.empty()) backend_.to_host(s.k, gated->keys.raw());
+    input.gate->decide(number, *gated, *input.gated);
+  }
   const int64_t rows = input.plan.rows, dim = config_.head_dim;
   const Shape queries{rows, config_.num_attention_heads, dim};
   const Shape keys{rows, config_.num_key_value_heads, dim};
   backend_.rope_write_kv(s.q.reshaped(queries), s.k.reshaped(keys), s.v.reshaped(keys), s.cos,
-                         s.sin, static_cast<int32_t>(layer), input.plan, input.arena);
+                         s.sin, number, input.plan, input.arena);
 }
 
 // Each head of x [T, H D], where the model norms them.

@@ -15,6 +15,7 @@
 
 #include "coppice/error.h"
 #include "model/checkpoint.h"
+#include "model/gate.h"
 #include "ops/backend.h"
 
 namespace coppice::model {
@@ -28,6 +29,10 @@ struct ForwardInput {
   std::span<const int32_t> logit_rows;  // [R] rows whose logits are wanted, R <= T
   const ops::AttentionPlan& plan;
   const ops::KvArena& arena;
+  // Where some rows are gated: what decides, and the plan's gated rows. Otherwise the step is what
+  // it is without a gate, call by call.
+  Gate* gate = nullptr;
+  ops::GatePlan* gated = nullptr;
 };
 
 struct ModelOptions {
@@ -40,6 +45,8 @@ struct ModelOptions {
   // Plain matrices are stored as a model of this type has them (stored_type.h); quantised ones
   // stay what they are. Empty: every tensor as the file has it.
   std::optional<DType> weights = {};
+  // Room for steps with gated rows: what the gate needs of them. Empty: there will be none.
+  std::optional<GateNeeds> gate = {};
 };
 
 // done, total: bytes of weights as the file has them; called on the loading thread, after every

@@ -142,7 +142,8 @@ Expected<TensorEntry> read_entry(const json& object, int64_t data_begin, int64_t
   return entry;
 }
 
-Status check_metadata(const json& metadata, const std::string& where) {
+Expected<SafetensorsMetadata> read_metadata(const json& metadata, const std::string& where) {
+  SafetensorsMetadata read;
   if (!metadata.is_object()) {
     return fail(ErrorCode::kCorrupt, where + ": __metadata__ is not an object");
   }
@@ -151,13 +152,15 @@ Status check_metadata(const json& metadata, const std::string& where) {
       return fail(ErrorCode::kCorrupt,
                   where + ": __metadata__ " + quote_name(key) + " is not a string");
     }
+    read.emplace(key, value.get<std::string>());
   }
-  return {};
+  return read;
 }
 
 }  // namespace
 
-Expected<TensorTable> read_safetensors(std::span<const uint8_t> file, const std::string& where) {
+Expected<TensorTable> read_safetensors(std::span<const uint8_t> file, const std::string& where,
+                                       SafetensorsMetadata* metadata) {
   const auto size = static_cast<int64_t>(file.size());
   if (size < kLengthBytes) {
     return fail(ErrorCode::kCorrupt, where + ": " + std::to_string(size) +
@@ -181,7 +184,8 @@ Expected<TensorTable> read_safetensors(std::span<const uint8_t> file, const std:
   TensorTable table;
   for (const auto& [name, value] : document.root.items()) {
     if (name == "__metadata__") {
-      TRY_STATUS(check_metadata(value, where));
+      TRY(SafetensorsMetadata read, read_metadata(value, where));
+      if (metadata != nullptr) *metadata = std::move(read);
       continue;
     }
     TRY(TensorEntry entry,

@@ -5,6 +5,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <span>
 #include <string>
 
@@ -13,8 +15,12 @@
 
 namespace coppice::model {
 
+// The text under "__metadata__".
+using SafetensorsMetadata = std::map<std::string, std::string, std::less<>>;
+
 // Every count and offset is checked against the file: the data section is covered exactly once.
 // Types other than F32, F16 and BF16 are listed, and refused when they are asked for.
-Expected<TensorTable> read_safetensors(std::span<const uint8_t> file, const std::string& where);
+Expected<TensorTable> read_safetensors(std::span<const uint8_t> file, const std::string& where,
+                                       SafetensorsMetadata* metadata = nullptr);
 
 }  // namespace coppice::model

@@ -9,15 +9,6 @@
 #include "tensor/widen.h"
 
 namespace coppice::model {
-namespace {
-
-// Frequencies of the rotary embedding, as old checkpoints and GGUF files store them: the config has
-// them already.
-bool is_in_config(std::string_view name) {
-  return name.ends_with("rotary_emb.inv_freq") || name == "rope_freqs.weight";
-}
-
-}  // namespace
 
 void WeightLoader::add(const std::string& name, const Shape& shape, Destination into) {
   known_.insert(name);

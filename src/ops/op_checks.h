@@ -64,11 +64,17 @@ inline void check_copy_slots(const KvArena& arena, PageId from, int32_t from_slo
   CHECK(from != to || to_slot <= from_slot);
 }
 
-inline void check_attention(const TensorView& q, const AttentionPlan& plan, const KvArena& arena,
+inline void check_attention(const TensorView& q, const AttentionParams& params,
+                            const AttentionPlan& plan, const KvArena& arena,
                             const TensorView& out) {
   CHECK(q.shape().rank() == 3 && q.shape()[0] == plan.rows && out.shape() == q.shape());
   CHECK(q.shape()[2] == arena.layout.head_dim);
   CHECK(plan.kv_heads > 0 && q.shape()[1] % plan.kv_heads == 0);
+  if (!plan.gated()) return;
+  const auto bounds =
+      static_cast<size_t>((params.layer + 1) * plan.kv_heads) * static_cast<size_t>(plan.rows);
+  CHECK(plan.dropped_first.size() >= bounds && plan.dropped_last.size() >= bounds);
+  CHECK(params.window == 0);  // a sliding window counts positions, which gated slots are not
 }
 
 }  // namespace coppice::ops

@@ -40,30 +40,47 @@ struct Cost {
 
 double bytes_of(const TensorView& x) { return static_cast<double>(x.bytes()); }
 
+// Slots of a list that a segment's rows see, added up, and those that any of them sees.
+struct Seen {
+  int64_t slots = 0, distinct = 0;
+};
+
+Seen seen(const Segment& segment, const KvPart& part, const AttentionPlan& plan, int32_t list,
+          int32_t window) {
+  const int32_t start = part.list_start(list), end = start + part.list_count(list);
+  Seen all;
+  int32_t from = end, to = start;
+  for (int32_t row = segment.row_begin; row < segment.row_end; ++row) {
+    const int32_t row_last = segment.dropped ? plan.last_dropped(list, row) : plan.last(list, row);
+    const int32_t row_first =
+        segment.dropped ? plan.first_dropped(list, row) : plan.first(list, row);
+    const int32_t last = std::min(end, row_last);
+    const int32_t first = std::max({start, row_first, window > 0 ? row_last - window : 0});
+    if (first >= last) continue;
+    all.slots += last - first;
+    from = std::min(from, first);
+    to = std::max(to, last);
+  }
+  all.distinct = std::max(0, to - from);
+  return all;
+}
+
 Cost attention_cost(const TensorView& q, const AttentionParams& params, const AttentionPlan& plan,
                     const KvLayout& layout) {
   const double slot_bytes = static_cast<double>(layout.page_bytes) / layout.page_slots;
-  const int32_t list = params.layer * plan.kv_heads;  // as any: keys are counted per KV head
+  const int64_t group = q.shape()[1] / plan.kv_heads;
   Cost cost;
   for (const Segment& segment : plan.segments) {
     for (int32_t p = segment.part_begin; p < segment.part_end; ++p) {
       const KvPart& part = plan.parts[static_cast<size_t>(p)];
-      const int32_t start = part.list_start(list), end = start + part.list_count(list);
-      int32_t read_from = end, read_to = start;
-      for (int32_t row = segment.row_begin; row < segment.row_end; ++row) {
-        const int32_t last = std::min(end, plan.last(list, row));
-        const int32_t window = params.window > 0 ? plan.last(list, row) - params.window : 0;
-        const int32_t first = std::max({start, plan.first(list, row), window});
-        if (first >= last) continue;
-        cost.exps += last - first;
-        read_from = std::min(read_from, first);
-        read_to = std::max(read_to, last);
+      for (int32_t head = 0; head < plan.kv_heads; ++head) {
+        const Seen all =
+            seen(segment, part, plan, params.layer * plan.kv_heads + head, params.window);
+        cost.exps += static_cast<double>(all.slots * group);
+        cost.bytes += static_cast<double>(all.distinct) * slot_bytes;
       }
-      cost.bytes += std::max(0, read_to - read_from) * slot_bytes * plan.kv_heads;
     }
   }
-  const auto query_heads = static_cast<double>(q.shape()[1]);
-  cost.exps *= query_heads;
   cost.flops = cost.exps * 4 * static_cast<double>(q.shape()[2]);
   cost.bytes += 2 * bytes_of(q);
   return cost;
@@ -175,8 +192,8 @@ class ProfilingBackend : public Backend {
   void attention(const TensorView& q, const AttentionParams& params, const AttentionPlan& plan,
                  const KvArena& arena, const TensorView& out) override {
     if (attention_ == nullptr) attention_ = &profile_->count("attention", 0, 0, arena.layout.type);
-    // The plan is the step's, the same for every layer.
-    if (params.layer == 0 || params.window != window_) {
+    // The plan is the step's, the same for every layer where it is the same for every list.
+    if (params.layer == 0 || params.window != window_ || plan.row_stride != 0) {
       attention_cost_ = attention_cost(q, params, plan, arena.layout);
       window_ = params.window;
     }

@@ -45,6 +45,8 @@ AttentionRows carve_rows(Carver& carver, int64_t n, int64_t dim) {
   rows.total_m = carver.take<float>(n);
   rows.first = carver.take<int32_t>(n);
   rows.last = carver.take<int32_t>(n);
+  rows.dropped_first = carver.take<int32_t>(n);
+  rows.dropped_last = carver.take<int32_t>(n);
   rows.range = carver.take<int32_t>(n);
   rows.weights = carver.take<float>(n * kChunk);
   rows.factor = carver.take<float>(n * kTilePages);
@@ -88,6 +90,16 @@ RowBounds bound_rows(const AttentionJob& job, int32_t kv_head, int32_t row_begin
   return all.last > 0 ? all : RowBounds();
 }
 
+// Whether any of the rows sees dropped slots.
+bool see_dropped(const AttentionJob& job, int32_t kv_head, int32_t row_begin, int32_t row_end) {
+  if (!job.plan->gated()) return false;
+  const int32_t list = job.layer * job.plan->kv_heads + kv_head;
+  for (int32_t row = row_begin; row < row_end; ++row) {
+    if (job.plan->first_dropped(list, row) < job.plan->last_dropped(list, row)) return true;
+  }
+  return false;
+}
+
 // Into how many runs of ranges each row block is cut, so that all workers have the same to do.
 int32_t splits_for(int64_t blocks, int32_t workers) {
   for (int32_t splits = 1; splits < kMaxSplits; ++splits) {
@@ -116,7 +128,7 @@ Status Attention::reserve(const StepLimits& limits) {
   CHECK(limits.kv_heads > 0 && limits.query_heads % limits.kv_heads == 0);
   const int32_t group = limits.query_heads / limits.kv_heads;
   const int32_t dim = padded_head_dim(limits.head_dim);
-  const int32_t ranges = ranges_of(limits.slots);
+  const int32_t ranges = ranges_of(limits.slots);  // of kept slots, before the one of dropped
   int64_t packed = 0, items = 0, split_blocks = 0, bytes = 0;
   for (int32_t rows = 1; rows <= limits.rows; ++rows) {
     const Cut made = cut(rows, group, limits.kv_heads);
@@ -125,7 +137,8 @@ Status Attention::reserve(const StepLimits& limits) {
     items = std::max(items, made.blocks * made.splits);
     if (made.splits == 1 || ranges < 2) continue;
     split_blocks = std::max(split_blocks, made.blocks);
-    const int64_t most = std::min(partial_limit_, partial_bytes(ranges, block, dim) * made.blocks);
+    const int64_t most =
+        std::min(partial_limit_, partial_bytes(ranges + 1, block, dim) * made.blocks);
     bytes = std::max(bytes, most);
   }
   items_.reserve(static_cast<size_t>(items));
@@ -137,7 +150,7 @@ int32_t Attention::begin(const TensorView& q, const AttentionParams& params,
                          const AttentionPlan& plan, const KvArena& arena, const TensorView& out) {
   items_.clear();
   if (plan.rows == 0) return 0;
-  check_attention(q, plan, arena, out);
+  check_attention(q, params, plan, arena, out);
   job_ = {.q = q.f32(),
           .out = out.f32(),
           .plan = &plan,
@@ -178,9 +191,11 @@ void Attention::cut_rows(int32_t kv_head, int32_t row_begin, int32_t row_end, in
   const RowBounds seen = bound_rows(job_, kv_head, row_begin, row_end);
   const int32_t first_range = seen.first / kFoldRange;
   const int32_t ranges = ranges_of(seen.last) - first_range;
+  const bool dropped = see_dropped(job_, kv_head, row_begin, row_end);
+  const int32_t all_ranges = ranges + (dropped ? 1 : 0);
   splits = std::clamp(splits, 1, std::max(1, ranges));
   const int64_t bytes =
-      partial_bytes(ranges, int64_t{row_end - row_begin} * job_.group, job_.padded_dim);
+      partial_bytes(all_ranges, int64_t{row_end - row_begin} * job_.group, job_.padded_dim);
   if (split_bytes_ + bytes > partial_limit_) splits = 1;
   for (int32_t i = 0; i < splits; ++i) {
     AttentionItem item;
@@ -192,10 +207,11 @@ void Attention::cut_rows(int32_t kv_head, int32_t row_begin, int32_t row_end, in
     };
     item.slot_begin = range(i) * kFoldRange;
     item.slot_end = range(i + 1) * kFoldRange;
+    if (dropped && i == splits - 1) item.dropped_range = first_range + ranges;
     if (splits > 1) {
       item.split = split_blocks_;
       item.partials.first_range = first_range;
-      item.partials.ranges = ranges;
+      item.partials.ranges = all_ranges;
     }
     items_.push_back(item);
   }

@@ -7,7 +7,8 @@
 // attention_tiles.h; it opens no namespace and includes nothing.
 //
 // For one query row and head, slots ascending:
-//   range   a fresh state (o, l, m) at every multiple of R = 512 slots; ranges merge left to right
+//   range   a fresh state (o, l, m) at every multiple of R = 512 slots; ranges merge left to right,
+//           and behind them all the dropped slots that the row sees, which are one range
 //   page    inside a range the state moves on page by page: when the page's maximum exceeds m by
 //           more than kRise (or m is -inf), m becomes that maximum and o and l are scaled; then
 //           p = 2^(s - m), l += p by lane, o += p v slot by slot
@@ -94,13 +95,19 @@ class ItemFold {
       const int32_t row = item_.row_begin + i / job_.group;
       rows_.first[i] = job_.first(list, row);
       rows_.last[i] = job_.plan->last(list, row);
+      if (item_.dropped_range >= 0) {
+        rows_.dropped_first[i] = job_.plan->first_dropped(list, row);
+        rows_.dropped_last[i] = job_.plan->last_dropped(list, row);
+      }
       rows_.range[i] = -1;
       load_query(i);
       clear_total(i);
     }
     if (item_.split < 0) return;
     const int32_t from = item_.slot_begin / kFoldRange - item_.partials.first_range;
-    const int32_t to = item_.slot_end / kFoldRange - item_.partials.first_range;
+    const int32_t to =
+        (item_.dropped_range >= 0 ? item_.dropped_range + 1 : item_.slot_end / kFoldRange) -
+        item_.partials.first_range;
     std::fill(item_.partials.m + int64_t{from} * packed(),
               item_.partials.m + int64_t{to} * packed(), kLowest);
   }
@@ -184,8 +191,7 @@ class ItemFold {
   void fold_tile(const Tile& tile, const Tile* ahead) {
     const int32_t begin = (tile.row_begin - item_.row_begin) * job_.group;
     const int32_t end = (tile.row_end - item_.row_begin) * job_.group;
-    const int32_t range = tile.slot / kFoldRange;
-    for (int32_t i = begin; i < end; ++i) enter_range(i, range);
+    for (int32_t i = begin; i < end; ++i) enter_range(i, tile.range);
     for_blocks(begin, end, tile, ahead, [this](auto rows, const Block& block) {
       weigh_block<decltype(rows)::value>(block);
     });
@@ -227,13 +233,14 @@ class ItemFold {
   }
 
   void bound_block(int32_t rows, Block& block) {
-    int32_t first = rows_.first[block.i], last = rows_.last[block.i];
+    const int32_t *firsts = block.tile.first, *lasts = block.tile.last;
+    int32_t first = firsts[block.i], last = lasts[block.i];
     int32_t first_all = first, last_all = last;
     for (int32_t i = block.i + 1; i < block.i + rows; ++i) {
-      first = std::min(first, rows_.first[i]);
-      last = std::max(last, rows_.last[i]);
-      first_all = std::max(first_all, rows_.first[i]);
-      last_all = std::min(last_all, rows_.last[i]);
+      first = std::min(first, firsts[i]);
+      last = std::max(last, lasts[i]);
+      first_all = std::max(first_all, firsts[i]);
+      last_all = std::min(last_all, lasts[i]);
     }
     const int32_t slot = block.tile.slot;
     block.from = std::max(0, (first - slot) / kPageSlots);
@@ -359,8 +366,8 @@ class ItemFold {
       for (int k = block.from; k < block.to; ++k) {
         float* page = scores[r] + k * kPageSlots;
         const int32_t slot = block.tile.slot + k * kPageSlots;
-        const int32_t first = std::clamp(rows_.first[block.i + r] - slot, 0, kPageSlots);
-        const int32_t last = std::clamp(rows_.last[block.i + r] - slot, first, kPageSlots);
+        const int32_t first = std::clamp(block.tile.first[block.i + r] - slot, 0, kPageSlots);
+        const int32_t last = std::clamp(block.tile.last[block.i + r] - slot, first, kPageSlots);
         Ops::store(Ops::keep_lanes(Ops::load(page), first, last), page);
       }
     }

@@ -62,33 +62,36 @@ struct AttentionPartials {
   float* m = nullptr;
   float* l = nullptr;
   int32_t first_range = 0;  // ranges before it are seen by none of the rows
-  int32_t ranges = 0;
+  int32_t ranges = 0;       // with the dropped slots' behind the others
 };
 
 // Rows [row_begin, row_end) of one KV head over slots [slot_begin, slot_end), cut at multiples of
-// R.
+// R. The last item of the rows takes their dropped slots too: of the fold's ranges the last one.
 struct AttentionItem {
   int32_t kv_head = 0;
   int32_t row_begin = 0;
   int32_t row_end = 0;
   int32_t slot_begin = 0;
   int32_t slot_end = 0;
+  int32_t dropped_range = -1;  // the dropped slots' range, -1: none are this item's
   int32_t split = -1;  // index of the row block's counter, -1: the item is alone on its rows
   AttentionPartials partials;
 };
 
 // A worker's scratch, N packed rows.
 struct AttentionRows {
-  float* q = nullptr;        // [N, Dp] in the kernel's element type, f32 or bf16
-  float* o = nullptr;        // [N, Dp] state of the running range: sum of p v,
-  float* l = nullptr;        // [N, 16] sum of p by slot mod 16,
-  float* m = nullptr;        // [N]     running maximum
-  float* total_o = nullptr;  // [N, Dp] the ranges before, merged
-  float* total_l = nullptr;  // [N]
-  float* total_m = nullptr;  // [N]
-  int32_t* first = nullptr;  // [N] visible slots [first, last), window applied
-  int32_t* last = nullptr;   // [N]
-  int32_t* range = nullptr;  // [N] the running range, -1: none yet
+  float* q = nullptr;                // [N, Dp] in the kernel's element type, f32 or bf16
+  float* o = nullptr;                // [N, Dp] state of the running range: sum of p v,
+  float* l = nullptr;                // [N, 16] sum of p by slot mod 16,
+  float* m = nullptr;                // [N]     running maximum
+  float* total_o = nullptr;          // [N, Dp] the ranges before, merged
+  float* total_l = nullptr;          // [N]
+  float* total_m = nullptr;          // [N]
+  int32_t* first = nullptr;          // [N] visible slots [first, last), window applied
+  int32_t* last = nullptr;           // [N]
+  int32_t* dropped_first = nullptr;  // [N] of the dropped list, where an item takes dropped slots
+  int32_t* dropped_last = nullptr;   // [N]
+  int32_t* range = nullptr;          // [N] the running range, -1: none yet
   // Of the tile being folded:
   float* weights = nullptr;  // [N, 64] p, in the kernel's element type
   float* factor = nullptr;   // [N, 4] of o, before each page

@@ -1,6 +1,7 @@
 #include "ops/cpu/attention_tiles.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace coppice::ops::cpu {
 
@@ -14,15 +15,21 @@ bool TileWalk::enter_segment() {
     row_begin_ = std::max(segment.row_begin, item_.row_begin);
     row_end_ = std::min(segment.row_end, item_.row_end);
     if (row_begin_ >= row_end_) continue;
-    visible_begin_ = item_.slot_end;
-    visible_end_ = item_.slot_begin;
+    dropped_ = segment.dropped;
+    if (dropped_ && item_.dropped_range < 0) continue;
+    first_ = dropped_ ? rows_.dropped_first : rows_.first;
+    last_ = dropped_ ? rows_.dropped_last : rows_.last;
+    const int32_t begin = dropped_ ? 0 : item_.slot_begin;
+    const int32_t end = dropped_ ? std::numeric_limits<int32_t>::max() : item_.slot_end;
+    visible_begin_ = end;
+    visible_end_ = begin;
     for (int32_t row = row_begin_; row < row_end_; ++row) {
       const auto i = static_cast<ptrdiff_t>(row - item_.row_begin) * job_.group;
-      visible_begin_ = std::min(visible_begin_, rows_.first[i]);
-      visible_end_ = std::max(visible_end_, rows_.last[i]);
+      visible_begin_ = std::min(visible_begin_, first_[i]);
+      visible_end_ = std::max(visible_end_, last_[i]);
     }
-    visible_begin_ = std::max(visible_begin_, item_.slot_begin);
-    visible_end_ = std::min(visible_end_, item_.slot_end);
+    visible_begin_ = std::max(visible_begin_, begin);
+    visible_end_ = std::min(visible_end_, end);
     if (visible_begin_ >= visible_end_) continue;
     part_ = segment.part_begin;
     part_end_ = segment.part_end;
@@ -52,6 +59,9 @@ bool TileWalk::append_page(Tile& tile) {
     tile.row_begin = row_begin_;
     tile.row_end = row_end_;
     tile.slot = slot_;
+    tile.range = dropped_ ? item_.dropped_range : slot_ / kFoldRange;
+    tile.first = first_;
+    tile.last = last_;
   } else if (slot_ != tile.slot + tile.pages * kPageSlots || slot_ % kChunk == 0) {
     return false;
   }

@@ -17,14 +17,19 @@ inline constexpr int32_t kTilePages = kChunk / kPageSlots;  // 4
 struct Tile {
   int32_t row_begin = 0;  // plan rows, inside the item's
   int32_t row_end = 0;
-  int32_t slot = 0;  // of the first page; the tile lies inside one multiple of 64
+  int32_t slot = 0;   // of the first page; the tile lies inside one multiple of 64
+  int32_t range = 0;  // of the fold
   int32_t pages = 0;
+  // What the item's packed rows see of the list, kept or dropped, that the tile is of.
+  const int32_t* first = nullptr;  // [N]
+  const int32_t* last = nullptr;   // [N]
   std::array<const std::byte*, kTilePages> page{};
 };
 
 class TileWalk {
  public:
-  // rows.first and rows.last of the item's packed rows must be filled.
+  // rows.first and rows.last of the item's packed rows must be filled, and the dropped ones if the
+  // item takes dropped slots.
   TileWalk(const AttentionJob& job, const AttentionItem& item, const AttentionRows& rows);
   // False at the end. Pages that no row of the item's part of a segment sees are left out.
   bool next(Tile& tile);
@@ -40,6 +45,8 @@ class TileWalk {
   int32_t list_;
   size_t segment_ = 0;  // the next one to enter
   int32_t row_begin_ = 0, row_end_ = 0;
+  bool dropped_ = false;                              // the segment holds dropped slots
+  const int32_t *first_ = nullptr, *last_ = nullptr;  // [N] what the rows see of its list
   int32_t visible_begin_ = 0, visible_end_ = 0;  // by any of these rows, inside the item's slots
   int32_t part_ = 0, part_end_ = 0;              // part_: the next one to enter
   const PageId* pages_ = nullptr;                // of the part being walked

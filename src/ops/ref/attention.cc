@@ -15,15 +15,11 @@ struct SlotRef {
   int32_t slot;  // inside the page
 };
 
-// Slots [first, last) of the row's path, in order.
-void gather_visible(const AttentionPlan& plan, int32_t list, int32_t row, int32_t window,
-                    int32_t page_slots, std::vector<SlotRef>& visible) {
-  visible.clear();
-  const int32_t last = plan.last(list, row);
-  int32_t first = plan.first(list, row);
-  if (window > 0) first = std::max(first, last - window);
+// Slots [first, last) of the row's path, or of its dropped list, in order.
+void gather(const AttentionPlan& plan, bool dropped, int32_t list, int32_t row, int32_t first,
+            int32_t last, int32_t page_slots, std::vector<SlotRef>& visible) {
   for (const Segment& segment : plan.segments) {
-    if (row < segment.row_begin || row >= segment.row_end) continue;
+    if (segment.dropped != dropped || row < segment.row_begin || row >= segment.row_end) continue;
     for (int32_t p = segment.part_begin; p < segment.part_end; ++p) {
       const KvPart& part = plan.parts[static_cast<size_t>(p)];
       const int32_t start = part.list_start(list);
@@ -34,6 +30,19 @@ void gather_visible(const AttentionPlan& plan, int32_t list, int32_t row, int32_
       }
     }
   }
+}
+
+// What a row sees: kept slots, then dropped ones.
+void gather_visible(const AttentionPlan& plan, int32_t list, int32_t row, int32_t window,
+                    int32_t page_slots, std::vector<SlotRef>& visible) {
+  visible.clear();
+  const int32_t last = plan.last(list, row);
+  int32_t first = plan.first(list, row);
+  if (window > 0) first = std::max(first, last - window);
+  gather(plan, false, list, row, first, last, page_slots, visible);
+  if (!plan.gated()) return;
+  gather(plan, true, list, row, plan.first_dropped(list, row), plan.last_dropped(list, row),
+         page_slots, visible);
 }
 
 // out [D] = softmax(scale * q . k) v over the visible slots.
@@ -65,7 +74,7 @@ void attend(const float* q, float scale, const KvArena& arena, const std::vector
 
 void attention(const TensorView& q, const AttentionParams& params, const AttentionPlan& plan,
                const KvArena& arena, const TensorView& out) {
-  check_attention(q, plan, arena, out);
+  check_attention(q, params, plan, arena, out);
   const int64_t query_heads = q.shape()[1];
   const int64_t group = query_heads / plan.kv_heads;
   const int64_t dim = arena.layout.head_dim;
