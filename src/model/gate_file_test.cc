@@ -193,6 +193,16 @@ TEST(GateHeader, EveryLineOfTheReportHasBounds) {
   EXPECT_TRUE(contains(refusal([](json& h) { h["calibration"][0] = 1; }), "calibration[0] is 1"));
 }
 
+TEST(GateHeader, ANoteIsOneLineOrNone) {
+  GateHeader header = gate_header(GateKind::kPoint, *open_golden("llama"));
+  EXPECT_EQ(json::parse(gate_header_json(header)).count("note"), 0u);
+  header.note = "for merged: llama with adapters of rank 8 merged";
+  EXPECT_EQ(read_gate_header(gate_header_json(header), "f").value(), header);
+  EXPECT_TRUE(contains(refusal([](json& h) { h["note"] = "a\nb"; }), "note is \"a\\nb\""));
+  EXPECT_TRUE(contains(refusal([](json& h) { h["note"] = 3; }), "note is 3"));
+  EXPECT_TRUE(contains(refusal([](json& h) { h["note"] = std::string(257, 'x'); }), "note is"));
+}
+
 TEST(GateHeader, LinesOfTheReportMaySayMore) {
   json header = json::parse(gate_header_json(gate_header(GateKind::kPoint, *open_golden("llama"))));
   header["calibration"][0]["seed"] = 7;

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "base/file.h"
+#include "train/family_data.h"
 
 namespace coppice::train {
 namespace {
@@ -13,29 +14,13 @@ using families::Family;
 using families::Haystack;
 using storefront::Random;
 
-constexpr size_t kLeastText = 640;   // tokens of a file
-constexpr int kTrainedHops = 2;      // longer chains are held out
+constexpr size_t kLeastText = 640;  // tokens of a file
+constexpr int kTrainedHops = 2;     // longer chains are held out
 constexpr int kHeldOutHops = 4;
 constexpr const char* kLongChains = "variables-4";
 
 // Families that gates never train on: what a gate makes of them tells how it generalises.
 bool is_held_out(Family family) { return family == Family::kMultiValue; }
-
-int fact_tokens(Family family, int hops) {
-  switch (family) {
-    case Family::kMultiValue:
-    case Family::kConditioned:
-      return 24;
-    case Family::kUuid:
-      return 19;
-    case Family::kCounting:
-      return 56;
-    case Family::kVariables:
-      return 8 * (hops + 1);
-    default:
-      return 8;
-  }
-}
 
 // Much of a context is hay, of the facts' own words for the most part: with needles alone there is
 // nothing to forget, and with hay of other words nothing to learn.
@@ -62,9 +47,8 @@ GateData::GateData(const GateDataOptions& options, std::unique_ptr<text::Tokeniz
   }
 }
 
-Expected<GateData> GateData::open(const GateDataOptions& options,
-                                  const std::string& tokenizer_json, const std::string& where,
-                                  int32_t eos) {
+Expected<GateData> GateData::open(const GateDataOptions& options, const std::string& tokenizer_json,
+                                  const std::string& where, int32_t eos) {
   TRY(auto tokenizer, text::Tokenizer::load(tokenizer_json, where));
   GateData data(options, std::move(tokenizer), eos);
   for (const std::string& file : options.texts) TRY_STATUS(data.read_text(file));
@@ -116,8 +100,8 @@ families::TaskSample GateData::draw_task(Random& random, int length) const {
   options.hops = 1 + static_cast<int>(random.below(kTrainedHops));
   options.asks = 4 << random.below(4);
   const double part = family == Family::kMarkov ? 1.0 : 0.6 + 0.25 * random.uniform();
-  options.tokens = std::clamp(static_cast<int>(length * part), families::kMinTokens,
-                              families::kMaxTokens);
+  options.tokens =
+      std::clamp(static_cast<int>(length * part), families::kMinTokens, families::kMaxTokens);
   const double facts = std::exp2(-5 * random.uniform()) * options.tokens;
   options.facts = std::max(1, static_cast<int>(facts) / fact_tokens(family, options.hops));
   if (family == Family::kNeedle) options.facts = 1;
@@ -203,7 +187,8 @@ GateSample GateData::exam(size_t which, uint64_t number, int length, int asks) c
   const Family family = exam_families_[which];
   families::TaskOptions options;
   options.tokens = std::clamp(length, families::kMinTokens, families::kMaxTokens);
-  if (family == Family::kMarkov) options.tokens = std::min(2 * options.tokens, families::kMaxTokens);
+  if (family == Family::kMarkov)
+    options.tokens = std::min(2 * options.tokens, families::kMaxTokens);
   options.hops = cases_[which].name == kLongChains ? kHeldOutHops : kTrainedHops;
   options.asks = asks;
   options.split = families::Split::kHeldOut;

@@ -4,8 +4,8 @@
 // Threads: const use from any thread.
 // Fails:   open: files, tokenizers (kCorrupt, kUnsupported), texts too short (kInvalidArgument).
 //
-// A sample is a prompt, read before anything is asked, and what follows it; the loss stands on spans
-// of what follows. So no flag of the prompt can know an answer, whatever the gate's kind.
+// A sample is a prompt, read before anything is asked, and what follows it; the loss stands on
+// spans of what follows. So no flag of the prompt can know an answer, whatever the gate's kind.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ struct GateSample {
   std::vector<int32_t> ids;
   int prompt = 0;                            // tokens of it
   std::vector<std::pair<int, int>> answers;  // [begin, end) tokens that are predicted, begin >= 1
-  bool dense = false;  // text: judged token by token, not span by span
+  bool dense = false;                        // text: judged token by token, not span by span
 };
 
 struct GateDataOptions {
@@ -36,7 +36,7 @@ struct GateDataOptions {
 
 // A row of the report.
 struct GateCase {
-  std::string name;  // "needle", "variables-4", "text:book.txt"
+  std::string name;       // "needle", "variables-4", "text:book.txt"
   bool held_out = false;  // nothing like it was trained on
 };
 

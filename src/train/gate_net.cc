@@ -1,50 +1,31 @@
 #include "train/gate_net.h"
 
-#include <array>
 #include <cmath>
 
 #include "model/rope_scaling.h"
 #include "train/layers.h"
 
 namespace coppice::train {
-namespace {
 
-struct KindName {
-  GateKind kind;
-  std::string_view name;
-};
-constexpr std::array<KindName, 3> kKinds{
-    {{GateKind::kPoint, "point"}, {GateKind::kCausal, "causal"}, {GateKind::kGlobal, "global"}}};
-
-}  // namespace
-
-std::string_view gate_kind_name(GateKind kind) { return kKinds[static_cast<size_t>(kind)].name; }
-
-std::optional<GateKind> gate_kind_named(std::string_view name) {
-  for (const KindName& k : kKinds) {
-    if (k.name == name) return k.kind;
-  }
-  return std::nullopt;
-}
-
-GateNet::GateNet(const GateShape& shape, uint64_t seed) : shape_(shape) {
+GateNet::GateNet(const GateHeader& header, uint64_t seed) : header_(header) {
+  TORCH_CHECK(header.kind != GateKind::kBlock, "block gates are not trained");
   torch::manual_seed(seed);
-  const auto& s = shape_;
-  const int64_t inner = s.heads * s.head_dim;
-  const double fan = 1.0 / std::sqrt(static_cast<double>(s.hidden_size));
-  for (int64_t l = 0; l < s.layers; ++l) {
+  const int64_t hidden = header_.hidden_size, kv_heads = header_.num_key_value_heads;
+  const int64_t inner = header_.width();
+  const double fan = 1.0 / std::sqrt(static_cast<double>(hidden));
+  for (int64_t l = 0; l < header_.num_hidden_layers; ++l) {
     Layer layer;
     const auto add = [&](const char* name, torch::Tensor& into, const torch::Tensor& value) {
       into = value.requires_grad_(true);
       named_.emplace_back("layers." + std::to_string(l) + "." + name, into);
     };
-    add("ws", layer.ws, torch::zeros({s.kv_heads, s.hidden_size}));
-    add("b", layer.b, torch::full({s.kv_heads}, kGateBias));
-    if (s.kind != GateKind::kPoint) {
-      add("wq", layer.wq, torch::randn({inner, s.hidden_size}) * fan);
-      add("wk", layer.wk, torch::randn({inner, s.hidden_size}) * fan);
-      add("wv", layer.wv, torch::randn({inner, s.hidden_size}) * fan);
-      add("wo", layer.wo, torch::zeros({s.kv_heads, inner}));
+    add("ws", layer.ws, torch::zeros({kv_heads, hidden}));
+    add("b", layer.b, torch::full({kv_heads}, kGateBias));
+    if (header_.kind != GateKind::kPoint) {
+      add("wq", layer.wq, torch::randn({inner, hidden}) * fan);
+      add("wk", layer.wk, torch::randn({inner, hidden}) * fan);
+      add("wv", layer.wv, torch::randn({inner, hidden}) * fan);
+      add("wo", layer.wo, torch::zeros({kv_heads, inner}));
     }
     layers_.push_back(layer);
   }
@@ -60,16 +41,15 @@ const torch::Tensor& GateNet::parameter(int64_t layer, std::string_view name) co
 
 torch::Tensor GateNet::heads(const torch::Tensor& u, const torch::Tensor& weight) const {
   return torch::linear(u, weight)
-      .view({u.size(0), u.size(1), shape_.heads, shape_.head_dim})
+      .view({u.size(0), u.size(1), header_.heads, header_.head_dim})
       .transpose(1, 2);
 }
 
 // a_t over j in (t - reach, t] -> [B, T, r'].
 torch::Tensor GateNet::aggregate_reach(const Layer& layer, const torch::Tensor& u) const {
-  const int64_t b = u.size(0), t = u.size(1), reach = shape_.reach;
-  const auto dim = static_cast<int32_t>(shape_.head_dim);
+  const int64_t b = u.size(0), t = u.size(1), reach = header_.reach;
   const RopeTable table =
-      rope_table(t, model::rope_inverse_frequencies(shape_.rope_theta, dim, {}));
+      rope_table(t, model::rope_inverse_frequencies(header_.rope_theta, header_.head_dim, {}));
   // One row of keys for each of the last `reach` tokens; before the first there are none.
   const auto last = [&](const torch::Tensor& x) {
     return torch::constant_pad_nd(x, {0, 0, reach - 1, 0}).unfold(2, reach, 1);
@@ -77,32 +57,32 @@ torch::Tensor GateNet::aggregate_reach(const Layer& layer, const torch::Tensor& 
   const auto q = rope(heads(u, layer.wq), table).unsqueeze(-1);  // [B, n', T, d', 1]
   const auto k = last(rope(heads(u, layer.wk), table));          // [B, n', T, d', reach]
   const auto v = last(heads(u, layer.wv));
-  auto scores = (q * k).sum(3) / std::sqrt(static_cast<double>(shape_.head_dim));
+  auto scores = (q * k).sum(3) / std::sqrt(static_cast<double>(header_.head_dim));
   const auto position = torch::arange(t).unsqueeze(1) + torch::arange(1 - reach, 1).unsqueeze(0);
   scores = scores.masked_fill(position.lt(0), -INFINITY);  // [B, n', T, reach]
   const auto a = (torch::softmax(scores, -1).unsqueeze(3) * v).sum(-1);
-  return a.transpose(1, 2).reshape({b, t, shape_.heads * shape_.head_dim});
+  return a.transpose(1, 2).reshape({b, t, header_.heads * header_.head_dim});
 }
 
 // a_t over j in [0, prompt) for every t -> [B, T, r'].
 torch::Tensor GateNet::aggregate_prompt(const Layer& layer, const torch::Tensor& u,
                                         const torch::Tensor& prompts) const {
   const int64_t b = u.size(0), t = u.size(1);
-  const auto scale = 1.0 / std::sqrt(static_cast<double>(shape_.head_dim));
+  const auto scale = 1.0 / std::sqrt(static_cast<double>(header_.head_dim));
   auto scores = torch::matmul(heads(u, layer.wq), heads(u, layer.wk).transpose(2, 3)) * scale;
   const auto beyond = torch::arange(t).unsqueeze(0).ge(prompts.unsqueeze(1));  // [B, T]
   scores = scores.masked_fill(beyond.view({b, 1, 1, t}), -INFINITY);
   const auto a = torch::matmul(torch::softmax(scores, -1), heads(u, layer.wv));
-  return a.transpose(1, 2).reshape({b, t, shape_.heads * shape_.head_dim});
+  return a.transpose(1, 2).reshape({b, t, header_.heads * header_.head_dim});
 }
 
 torch::Tensor GateNet::logits(int64_t layer, const torch::Tensor& u,
                               const torch::Tensor& prompts) const {
   const Layer& l = layers_[static_cast<size_t>(layer)];
   auto z = torch::linear(u, l.ws, l.b);  // [B, T, Hkv]
-  if (shape_.kind == GateKind::kCausal) {
+  if (header_.kind == GateKind::kCausal) {
     z = z + torch::linear(aggregate_reach(l, u), l.wo);
-  } else if (shape_.kind == GateKind::kGlobal) {
+  } else if (header_.kind == GateKind::kGlobal) {
     z = z + torch::linear(aggregate_prompt(l, u, prompts), l.wo);
   }
   return z.transpose(1, 2);

@@ -11,45 +11,34 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <torch/types.h>
 
+#include "model/gate_header.h"
 #include "train/tensor_file.h"
 
 namespace coppice::train {
 
-enum class GateKind { kPoint, kCausal, kGlobal };
-std::string_view gate_kind_name(GateKind kind);
-std::optional<GateKind> gate_kind_named(std::string_view name);
-
-struct GateShape {
-  GateKind kind = GateKind::kPoint;
-  int64_t hidden_size = 0;    // E
-  int64_t layers = 0;         // L
-  int64_t kv_heads = 0;       // Hkv
-  int64_t heads = 2;          // n'
-  int64_t head_dim = 16;      // d'
-  int64_t reach = 16;         // causal
-  double rope_theta = 10000;  // causal
-};
+using model::GateHeader;
+using model::GateKind;
 
 // What a fresh gate's logits are: almost everything is kept.
 inline constexpr double kGateBias = 4.0;
 
 class GateNet {
  public:
-  // Ws = 0, Wo' = 0, b = kGateBias; the rest drawn from the seed.
-  GateNet(const GateShape& shape, uint64_t seed);
+  // Of the header's sizes and kind, which is not kBlock. Ws = 0, Wo' = 0, b = kGateBias; the rest
+  // drawn from the seed.
+  GateNet(const GateHeader& header, uint64_t seed);
 
   // u [B, T, E] -> logits [B, Hkv, T] of the layer. prompts [B] int64: what a global gate
   // aggregates over, in tokens (at least 1).
   torch::Tensor logits(int64_t layer, const torch::Tensor& u, const torch::Tensor& prompts) const;
 
-  const GateShape& shape() const { return shape_; }
+  const GateHeader& header() const { return header_; }
   // "layers.0.ws" [Hkv, E], ".b" [Hkv]; with aggregation ".wq", ".wk", ".wv" [r', E], ".wo" [Hkv,
   // r'].
   const NamedTensors& parameters() const { return named_; }
@@ -66,7 +55,7 @@ class GateNet {
   // u's projection by heads [B, n', T, d'].
   torch::Tensor heads(const torch::Tensor& u, const torch::Tensor& weight) const;
 
-  GateShape shape_;
+  GateHeader header_;
   std::vector<Layer> layers_;
   NamedTensors named_;
 };

@@ -22,20 +22,24 @@ TwinConfig small_twin() {
   return c;
 }
 
-GateShape shape_for(const TwinConfig& c, GateKind kind) {
-  GateShape s;
-  s.kind = kind;
-  s.hidden_size = c.hidden_size;
-  s.layers = c.num_hidden_layers;
-  s.kv_heads = c.num_key_value_heads;
-  s.reach = 6;
-  s.rope_theta = c.rope_theta;
-  return s;
+GateHeader header_for(const TwinConfig& c, GateKind kind) {
+  GateHeader h;
+  h.kind = kind;
+  h.hidden_size = static_cast<int32_t>(c.hidden_size);
+  h.num_hidden_layers = static_cast<int32_t>(c.num_hidden_layers);
+  h.num_key_value_heads = static_cast<int32_t>(c.num_key_value_heads);
+  if (kind == GateKind::kPoint) return h;
+  h.heads = 2;
+  h.head_dim = 16;
+  if (kind == GateKind::kGlobal) return h;
+  h.reach = 6;
+  h.rope_theta = c.rope_theta;
+  return h;
 }
 
 // A gate that decides one way here and another there.
-GateNet loud_gate(const GateShape& shape) {
-  GateNet net(shape, 5);
+GateNet loud_gate(const GateHeader& header) {
+  GateNet net(header, 5);
   torch::NoGradGuard no_grad;
   torch::manual_seed(6);
   for (auto [name, tensor] : net.parameters()) tensor.normal_(0.0, 0.4);
@@ -55,7 +59,7 @@ class GateKinds : public testing::TestWithParam<GateKind> {};
 // fail the same question: it is the canary.
 TEST_P(GateKinds, EarlierDecisionsStayUnlessTheKindLooksAhead) {
   const Twin twin(small_twin(), 3);
-  const GateNet net = loud_gate(shape_for(twin.config(), GetParam()));
+  const GateNet net = loud_gate(header_for(twin.config(), GetParam()));
   const auto tokens = torch::arange(40).mul(7).remainder(60).unsqueeze(0);
   const auto before = decisions(twin, net, tokens);
   EXPECT_GT((before > 0).sum().item<int64_t>(), 10);
@@ -72,7 +76,7 @@ TEST_P(GateKinds, EarlierDecisionsStayUnlessTheKindLooksAhead) {
 
 TEST_P(GateKinds, AFreshGateKeepsAllAndChangesNothing) {
   const Twin twin(small_twin(), 3);
-  const GateNet net(shape_for(twin.config(), GetParam()), 1);
+  const GateNet net(header_for(twin.config(), GetParam()), 1);
   torch::NoGradGuard no_grad;
   const auto tokens = torch::arange(50).remainder(60).unsqueeze(0);
   GatedPass pass(net, {}, torch::tensor({int64_t{50}}), torch::zeros({1}));
@@ -83,22 +87,24 @@ TEST_P(GateKinds, AFreshGateKeepsAllAndChangesNothing) {
 
 INSTANTIATE_TEST_SUITE_P(All, GateKinds,
                          testing::Values(GateKind::kPoint, GateKind::kCausal, GateKind::kGlobal),
-                         [](const auto& kind) { return std::string(gate_kind_name(kind.param)); });
+                         [](const auto& kind) {
+                           return std::string(model::gate_kind_name(kind.param));
+                         });
 
 // The causal aggregate, token by token in double.
 TEST(GateNet, ReachesBackAsFarAsItSays) {
-  const GateShape shape = shape_for(small_twin(), GateKind::kCausal);
-  const GateNet net = loud_gate(shape);
+  const GateHeader header = header_for(small_twin(), GateKind::kCausal);
+  const GateNet net = loud_gate(header);
   torch::NoGradGuard no_grad;
-  const int64_t tokens = 20, layer = 1, dim = shape.head_dim;
+  const int64_t tokens = 20, layer = 1, dim = header.head_dim;
   torch::manual_seed(8);
-  const auto u = torch::randn({1, tokens, shape.hidden_size});
+  const auto u = torch::randn({1, tokens, header.hidden_size});
   const auto got = net.logits(layer, u, torch::tensor({tokens}))[0];  // [Hkv, T]
   const auto parameter = [&](const char* name) {
     return net.parameter(layer, name).to(torch::kFloat64);
   };
   const auto wide = u[0].to(torch::kFloat64);
-  const auto inv_freq = model::rope_inverse_frequencies(shape.rope_theta, 16, {});
+  const auto inv_freq = model::rope_inverse_frequencies(header.rope_theta, 16, {});
   const auto turned = [&](const torch::Tensor& x, int64_t position) {
     auto out = x.clone();
     for (int64_t i = 0; i < dim / 2; ++i) {
@@ -110,12 +116,12 @@ TEST(GateNet, ReachesBackAsFarAsItSays) {
   };
   for (int64_t t = 0; t < tokens; ++t) {
     std::vector<torch::Tensor> parts;
-    for (int64_t h = 0; h < shape.heads; ++h) {
+    for (int64_t h = 0; h < header.heads; ++h) {
       const auto head = [&](const char* name, int64_t j) {
         return torch::mv(parameter(name), wide[j]).slice(0, h * dim, (h + 1) * dim);
       };
       std::vector<torch::Tensor> scores, values;
-      for (int64_t j = std::max<int64_t>(0, t - shape.reach + 1); j <= t; ++j) {
+      for (int64_t j = std::max<int64_t>(0, t - header.reach + 1); j <= t; ++j) {
         scores.push_back(turned(head("wq", t), t).dot(turned(head("wk", j), j)) / std::sqrt(16.0));
         values.push_back(head("wv", j));
       }
@@ -130,7 +136,7 @@ TEST(GateNet, ReachesBackAsFarAsItSays) {
 
 TEST(GatedPass, ShiftsMoveTheThresholdOfTheirSequence) {
   const Twin twin(small_twin(), 3);
-  const GateNet net = loud_gate(shape_for(twin.config(), GateKind::kPoint));
+  const GateNet net = loud_gate(header_for(twin.config(), GateKind::kPoint));
   torch::NoGradGuard no_grad;
   const auto tokens = torch::arange(30).remainder(60).unsqueeze(0).expand({3, 30});
   GatedPass pass(net, {}, torch::tensor({30, 30, 30}), torch::tensor({-1.0f, 0.0f, 1.0f}));
@@ -145,7 +151,7 @@ TEST(GatedPass, ShiftsMoveTheThresholdOfTheirSequence) {
 
 TEST(GatedPass, NoiseComesFromItsGeneratorAlone) {
   const Twin twin(small_twin(), 3);
-  const GateNet net = loud_gate(shape_for(twin.config(), GateKind::kPoint));
+  const GateNet net = loud_gate(header_for(twin.config(), GateKind::kPoint));
   torch::NoGradGuard no_grad;
   const auto tokens = torch::arange(30).remainder(60).unsqueeze(0);
   const auto kept = [&](uint64_t seed) {

@@ -8,16 +8,7 @@
 namespace coppice::train {
 namespace {
 
-// Of the running means: about so many steps are remembered.
-constexpr double kMemory = 0.9;
-
-// Full attention by blocks of rows.
-class UngatedPass : public AttentionHook {
- public:
-  torch::Tensor attend(const AttentionInputs& in) override {
-    return masked_attention(in.q, in.k, in.v, {}, {});
-  }
-};
+constexpr float kNews = 0.1f;  // a step's share of the running means
 
 torch::Tensor answer_logits(const Twin& twin, const GateBatch& batch, AttentionHook& hook) {
   const auto hidden = twin.hidden(batch.inputs, &hook).flatten(0, 1);
@@ -49,7 +40,8 @@ torch::Tensor GateObjective::hinge(const GatedPass& pass, const GateBatch& batch
   std::array<std::vector<double>, kTierBins> kept;
   for (int64_t b = 0; b < rates.size(0); ++b) {
     const double u = tiers[b].item<double>();
-    const auto bin = static_cast<size_t>(std::min<int>(kTierBins - 1, static_cast<int>(u * kTierBins)));
+    const auto bin =
+        static_cast<size_t>(std::min<int>(kTierBins - 1, static_cast<int>(u * kTierBins)));
     above[bin].push_back(rates[b] - keep_target(options_, u, progress));
     kept[bin].push_back(rates[b].item<double>());
   }
@@ -59,7 +51,7 @@ torch::Tensor GateObjective::hinge(const GatedPass& pass, const GateBatch& batch
     double sum = 0;
     for (const double k : kept[bin]) sum += k;
     parts_.keep[bin] = sum / static_cast<double>(kept[bin].size());
-    excess_[bin] = kMemory * excess_[bin] + (1 - kMemory) * mean.item<double>();
+    excess_[bin] += kNews * (mean.item<float>() - excess_[bin]);
     // The value of the running mean with the gradient of this step's.
     total = total + torch::relu(mean - mean.detach() + excess_[bin]);
   }

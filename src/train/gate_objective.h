@@ -39,8 +39,8 @@ class GateObjective {
   const GateLossParts& parts() const { return parts_; }
 
   // The running means, for a checkpoint.
-  const std::array<double, kTierBins>& excess() const { return excess_; }
-  void set_excess(const std::array<double, kTierBins>& excess) { excess_ = excess; }
+  const std::array<float, kTierBins>& excess() const { return excess_; }
+  void set_excess(const std::array<float, kTierBins>& excess) { excess_ = excess; }
 
  private:
   torch::Tensor hinge(const GatedPass& pass, const GateBatch& batch, const torch::Tensor& tiers,
@@ -48,7 +48,7 @@ class GateObjective {
 
   GateOptions options_;
   GateLossParts parts_;
-  std::array<double, kTierBins> excess_{};
+  std::array<float, kTierBins> excess_{};  // as a checkpoint has them
 };
 
 }  // namespace coppice::train

@@ -45,12 +45,12 @@ struct GateOptions {
   double keep_most = 0.5, keep_least = 0.125;
   double ramp = 0.75;  // share of the steps over which targets come down from 1
   double kd = 1.0, alpha = 1.0, gamma = 0.02;
-  double noise = 1.0;    // scale of the logistic noise; none in the last tenth of the steps
-  bool soft = false;     // coefficients instead of decisions
+  double noise = 1.0;  // scale of the logistic noise; none in the last tenth of the steps
+  bool soft = false;   // coefficients instead of decisions
   double soft_floor = 1e-3;
   bool value_norms = false;  // kvzap: scores count by |Wo v| / |x|
 
-  int64_t lora = 0;  // rank of adapters on q, k, v, o; 0: the base is frozen
+  int64_t lora = 0;                // rank of adapters on q, k, v, o; 0: the base is frozen
   std::filesystem::path lora_out;  // where the merged base goes
 
   int exam_contexts = 4, exam_asks = 12;  // of a case in the report

@@ -2,6 +2,10 @@
 
 namespace coppice::train {
 
+torch::Tensor UngatedPass::attend(const AttentionInputs& in) {
+  return masked_attention(in.q, in.k, in.v, {}, {});
+}
+
 GatedPass::GatedPass(const GateNet& net, const GateMask& mask, const torch::Tensor& prompts,
                      const torch::Tensor& shifts)
     : net_(net), mask_(mask), prompts_(prompts), shifts_(shifts.view({-1, 1, 1})) {}

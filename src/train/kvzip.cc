@@ -8,7 +8,7 @@
 namespace coppice::train {
 namespace {
 
-constexpr int64_t kBlockRows = 128;
+constexpr int64_t kReplayRows = 128;
 constexpr double kLeastScore = 1e-6;
 
 // [B, T]: 1 from first to before last.
@@ -22,7 +22,8 @@ torch::Tensor output_norms(const TwinLayer& layer, const torch::Tensor& v, int64
   const int64_t group = query_heads / v.size(1), d = v.size(3);
   std::vector<torch::Tensor> norms;
   for (int64_t h = 0; h < query_heads; ++h) {
-    const auto out = torch::matmul(v.select(1, h / group), layer.o.slice(1, h * d, (h + 1) * d).t());
+    const auto out =
+        torch::matmul(v.select(1, h / group), layer.o.slice(1, h * d, (h + 1) * d).t());
     norms.push_back(out.norm(2, -1));
   }
   return torch::stack(norms, 1);
@@ -47,10 +48,11 @@ torch::Tensor ReplayScores::attend(const AttentionInputs& in) {
   }
   auto scores = torch::zeros({b, hkv, tokens});
   const int64_t first = prompts_.min().item<int64_t>();
-  for (int64_t begin = first; begin < tokens; begin += kBlockRows) {
-    const int64_t end = std::min(begin + kBlockRows, tokens);
+  for (int64_t begin = first; begin < tokens; begin += kReplayRows) {
+    const int64_t end = std::min(begin + kReplayRows, tokens);
     const auto q = in.q.slice(2, begin, end).view({b, hkv, group, end - begin, d});
-    auto s = torch::matmul(q, k.slice(3, 0, end).transpose(3, 4)) / std::sqrt(static_cast<double>(d));
+    auto s =
+        torch::matmul(q, k.slice(3, 0, end).transpose(3, 4)) / std::sqrt(static_cast<double>(d));
     const auto later = torch::arange(end).unsqueeze(0).gt(torch::arange(begin, end).unsqueeze(1));
     s.masked_fill_(later, -INFINITY);
     auto weights = torch::softmax(s, -1).mul_(replays.slice(3, begin, end));
@@ -72,17 +74,18 @@ torch::Tensor replay_loss(const GateNet& net, const ReplayScores& replay, const 
   const auto counted =
       between(torch::full_like(batch.prompts, sinks), batch.prompts, tokens).unsqueeze(1);
   auto total = torch::zeros({});
-  for (int64_t l = 0; l < net.shape().layers; ++l) {
+  for (int64_t l = 0; l < net.header().num_hidden_layers; ++l) {
     const auto wanted = replay.scores(l).clamp_min(kLeastScore).log();  // [B, Hkv, T]
     if (centre) {
       torch::NoGradGuard no_grad;
       torch::Tensor bias = net.parameter(l, "b");
-      bias.copy_((wanted * counted).sum({0, 2}) / counted.sum());
+      bias.copy_((wanted * counted).sum(at::IntArrayRef({0, 2})) / counted.sum());
     }
     const auto off = net.logits(l, replay.inputs(l), batch.prompts) - wanted;
-    total = total + (off.square() * counted).sum() / (counted.sum() * net.shape().kv_heads);
+    total =
+        total + (off.square() * counted).sum() / (counted.sum() * net.header().num_key_value_heads);
   }
-  return total / net.shape().layers;
+  return total / net.header().num_hidden_layers;
 }
 
 }  // namespace coppice::train
