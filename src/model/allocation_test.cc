@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "model/random_checkpoint.h"
+#include "model/test_gated_model.h"
 #include "model/test_golden.h"
 #include "model/test_sequence.h"
 #include "ops/allocation_counter.h"
@@ -84,7 +85,34 @@ INSTANTIATE_TEST_SUITE_P(, Allocations,
                                            Setup{3, DType::kQ4_K}),
                          setup_name);
 
-// That the test above can fail: without the reservation the quantised rows of a larger step find
+// Nor does one with gated rows, which decides in every layer what goes where.
+TEST(GatedAllocations, AStepWithGatedRowsAllocatesNothingEither) {
+  for (const char* what : {"causal", "policy:key-norm,threshold=2"}) {
+    for (const int threads : {1, 3}) {
+      const Gated gated("qwen3", what, make_backend("cpu", DType::kBF16, threads));
+      const ModelConfig& config = gated.config();
+      const int32_t queries = config.num_attention_heads * config.head_dim;
+      ASSERT_TRUE(gated.backend->reserve(
+          {.rows = kRows,
+           .slots = kCapacity,
+           .query_heads = config.num_attention_heads,
+           .kv_heads = config.num_key_value_heads,
+           .head_dim = config.head_dim,
+           .widest = std::max({config.hidden_size, config.intermediate_size, queries}),
+           .quantised = false}));
+      GatedTestCache cache = gated.cache(DType::kBF16);
+      GatedTestSequence& sequence = cache.begin(gated.gate->rule(GateTier::kMild));
+      const std::vector<int32_t> tokens = random_tokens(kRows);
+      for (const size_t rows : {4u, 1u, 200u, 1u, 200u, 200u, 1u}) {
+        GatedTestCache::Step step(cache, {{sequence, std::span(tokens).first(rows)}});
+        EXPECT_EQ(ops::allocations_of([&] { step.forward(*gated.model); }), 0)
+            << what << " on " << threads << ", " << rows << " rows";
+      }
+    }
+  }
+}
+
+// That the first test can fail: without the reservation the quantised rows of a larger step find
 // no room,
 TEST(AllocationsCanary, QuantisedRowsThatWereNotReservedGrowAndAreSeen) {
   const auto backend = make_backend("cpu", DType::kBF16, 1);

@@ -34,11 +34,12 @@ struct GateNeeds {
 
 // A layer of a step of T rows, on the host. Views that needs() does not ask for are empty.
 struct GateInput {
-  std::span<const int32_t> tokens;  // [T]
-  TensorView columns;               // [T, C] u . weight(layer)^T, u what q, k and v are made of
-  TensorView cos, sin;              // [T, A]
-  TensorView keys;                  // [T, Hkv D] normed, not yet rotated
-  TensorView logits;                // [T, Hkv] room for what decide() makes of the gated rows
+  std::span<const int32_t> tokens = {};  // [T]
+  // [T, C] u . weight(layer)^T, where u is what q, k and v are made of
+  TensorView columns = {};
+  TensorView cos = {}, sin = {};  // [T, A]
+  TensorView keys = {};           // [T, Hkv D] normed, not yet rotated
+  TensorView logits = {};         // [T, Hkv] room for what decide() makes of the gated rows
 };
 
 struct GateOptions {
