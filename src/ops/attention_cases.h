@@ -6,6 +6,7 @@
 #pragma once
 
 #include <deque>
+#include <optional>
 #include <random>
 #include <vector>
 
@@ -13,21 +14,33 @@
 
 namespace coppice::ops {
 
-// A run of slots below `parent` (-1: a root); counts [lists]. All but leaves hold whole pages.
+// A run of slots below `parent` (-1: a root). It starts at a page border of every list: where the
+// path above ends inside a page, its first page begins with a copy of that page's slots.
 struct ForestNode {
   int32_t parent = -1;
-  std::vector<int32_t> starts;  // [lists] slots above it on its path
-  std::vector<int32_t> counts;  // [lists]
+  bool dropped = false;         // the dropped slots of a sequence: in no tree
+  std::vector<int32_t> starts;  // [lists]
+  std::vector<int32_t> counts;  // [lists] with what is copied
+  std::vector<int32_t> copied;  // [lists]
   std::vector<PageId> pages;    // [lists][page_stride], padded with the forest's foreign page
   int32_t page_stride = 0;
   std::vector<int32_t> children;
 };
 
+// What a gate made of a sequence's rows: every bound [lists][rows], ascending along the rows.
+struct ForestGate {
+  int32_t dropped = 0;                 // the node of its dropped slots
+  std::vector<int32_t> last;           // of the path's slots, from 0
+  std::vector<int32_t> dropped_first;  // of the dropped ones
+  std::vector<int32_t> dropped_last;
+};
+
 // The last `rows` slots of the path to `node` are this sequence's rows of the step; each sees what
-// lies before it and itself.
+// lies before it and itself, or what its gate says.
 struct ForestSequence {
   int32_t node = 0;
   int32_t rows = 1;
+  std::optional<ForestGate> gate;
 };
 
 struct CasePlan {
@@ -41,6 +54,7 @@ struct PlanStyle {
   bool cut_parts = false;        // nodes cut at random page borders, rows of segments cut at random
   bool shuffle = false;          // children and sequences in random order
   bool per_list_bounds = false;  // row_stride T even where all lists are equal
+  int32_t dropped_shift = 0;     // added to the numbers of all dropped slots: a multiple of P
 };
 
 class Forest {
@@ -49,9 +63,14 @@ class Forest {
   // padding.
   Forest(const KvLayout& layout, std::byte* memory, int32_t pages, int32_t lists);
 
-  // counts [lists], or one count for all.
+  // counts [lists], or one count for all: of new slots, besides what is copied.
   int32_t add_node(int32_t parent, std::vector<int32_t> counts);
-  void add_sequence(int32_t node, int32_t rows) { sequences_.push_back({node, rows}); }
+  // starts [lists]: multiples of P.
+  int32_t add_dropped(std::vector<int32_t> starts, std::vector<int32_t> counts);
+  void add_sequence(int32_t node, int32_t rows) { sequences_.push_back({node, rows, {}}); }
+  void add_gated_sequence(int32_t node, int32_t rows, ForestGate gate) {
+    sequences_.push_back({node, rows, std::move(gate)});
+  }
 
   const KvArena& arena() const { return arena_; }
   int32_t lists() const { return lists_; }
@@ -66,6 +85,7 @@ class Forest {
 
  private:
   struct Maker;
+  int32_t add_pages(ForestNode node);
   KvArena arena_;
   int32_t pages_, lists_;
   PageId next_page_ = 0;

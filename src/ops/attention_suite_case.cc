@@ -8,14 +8,14 @@
 namespace coppice::ops {
 namespace {
 
-void poison(std::byte* page, const KvLayout& layout) {
-  const uint16_t large = 0x7f00;  // 1.7e38 as bf16, and twice over as f32
-  for (int64_t at = 0; at < layout.page_bytes; at += 2) std::memcpy(page + at, &large, 2);
-}
-
 float rounded_to_bf16(float x) { return to_float(to_bf16(x)); }
 
 }  // namespace
+
+void fill_unwritten(std::byte* page, const KvLayout& layout) {
+  const uint16_t large = 0x7f00;  // 1.7e38 as bf16, and twice over as f32
+  for (int64_t at = 0; at < layout.page_bytes; at += 2) std::memcpy(page + at, &large, 2);
+}
 
 std::vector<float> as_stored(DType type, int32_t dim, const std::vector<float>& x) {
   std::vector<float> out = x;
@@ -45,6 +45,12 @@ Case::Case(Subject& subject, const Shape3& shape, Data data, uint32_t seed, int3
 
 int32_t Case::add_node(int32_t parent, std::vector<int32_t> counts) {
   const int32_t node = forest_->add_node(parent, std::move(counts));
+  for (int32_t list = 0; list < shape_.lists(); ++list) write_list(node, list);
+  return node;
+}
+
+int32_t Case::add_dropped(std::vector<int32_t> starts, std::vector<int32_t> counts) {
+  const int32_t node = forest_->add_dropped(std::move(starts), std::move(counts));
   for (int32_t list = 0; list < shape_.lists(); ++list) write_list(node, list);
   return node;
 }
@@ -93,34 +99,56 @@ Case::Output Case::expected(const AttentionParams& params, Values values) const 
     for (int32_t r = 0; r < s.rows; ++r) {
       for (int32_t head = 0; head < shape_.kv_heads * shape_.group; ++head) {
         const int32_t list = params.layer * shape_.kv_heads + head / shape_.group;
-        const int32_t last = std::max(0, forest_->path_slots(s.node, list) - s.rows + r + 1);
-        const int32_t first = params.window > 0 ? std::max(0, last - params.window) : 0;
         const float* q =
             queries_[i].data() + (r * shape_.kv_heads * shape_.group + head) * shape_.dim;
-        attend(all, q, params.scale, s.node, list, first, last, rows);
+        attend(visible(all, s, r, list, params.window), q, params.scale, rows);
       }
     }
   }
   return output;
 }
 
-void Case::attend(const AllSlots& all, const float* q, double scale, int32_t node, int32_t list,
-                  int32_t first, int32_t last, std::vector<float>& rows) const {
-  std::vector<double> scores;
-  std::vector<const float*> values;
-  for (const int32_t n : forest_->path(node)) {
-    const Slots& slots = all.at({n, list});
-    const int32_t start =
-        forest_->nodes()[static_cast<size_t>(n)].starts[static_cast<size_t>(list)];
-    for (int32_t i = 0; i < static_cast<int32_t>(slots.k.size()) / shape_.dim; ++i) {
-      if (start + i < first || start + i >= last) continue;
-      double dot = 0;
-      for (int32_t d = 0; d < shape_.dim; ++d) {
-        dot += double{q[d]} * double{slots.k[static_cast<size_t>(i * shape_.dim + d)]};
-      }
-      scores.push_back(dot * scale);
-      values.push_back(slots.v.data() + i * shape_.dim);
+void Case::collect(const AllSlots& all, int32_t node, int32_t list, int32_t first, int32_t last,
+                   Visible& visible) const {
+  const Slots& slots = all.at({node, list});
+  const int32_t start =
+      forest_->nodes()[static_cast<size_t>(node)].starts[static_cast<size_t>(list)];
+  const int32_t count = static_cast<int32_t>(slots.k.size()) / shape_.dim;
+  for (int32_t i = std::max(0, first - start); i < std::min(count, last - start); ++i) {
+    visible.k.push_back(slots.k.data() + i * shape_.dim);
+    visible.v.push_back(slots.v.data() + i * shape_.dim);
+  }
+}
+
+Case::Visible Case::visible(const AllSlots& all, const ForestSequence& s, int32_t row, int32_t list,
+                            int32_t window) const {
+  const auto at = static_cast<size_t>(list * s.rows + row);
+  const int32_t last =
+      s.gate ? s.gate->last[at] : std::max(0, forest_->path_slots(s.node, list) - s.rows + row + 1);
+  const int32_t first = window > 0 ? std::max(0, last - window) : 0;
+  const std::vector<int32_t> path = forest_->path(s.node);
+  Visible seen;
+  for (size_t n = 0; n < path.size(); ++n) {
+    int32_t end = last;  // what the next node holds a copy of is counted there
+    if (n + 1 < path.size()) {
+      const ForestNode& next = forest_->nodes()[static_cast<size_t>(path[n + 1])];
+      end = std::min(end, next.starts[static_cast<size_t>(list)]);
     }
+    collect(all, path[n], list, first, end, seen);
+  }
+  if (s.gate) {
+    collect(all, s.gate->dropped, list, s.gate->dropped_first[at], s.gate->dropped_last[at], seen);
+  }
+  return seen;
+}
+
+void Case::attend(const Visible& visible, const float* q, double scale,
+                  std::vector<float>& rows) const {
+  std::vector<double> scores;
+  for (const float* k : visible.k) {
+    double dot = 0;
+    for (int32_t d = 0; d < shape_.dim; ++d) dot += double{q[d]} * double{k[d]};
+    scores.push_back(dot * scale);
   }
   std::vector<double> sums(static_cast<size_t>(shape_.dim), 0.0);
   double total = 0;
@@ -128,7 +156,7 @@ void Case::attend(const AllSlots& all, const float* q, double scale, int32_t nod
   for (size_t i = 0; i < scores.size(); ++i) {
     const double p = std::exp(scores[i] - top);
     total += p;
-    for (size_t d = 0; d < sums.size(); ++d) sums[d] += p * double{values[i][d]};
+    for (size_t d = 0; d < sums.size(); ++d) sums[d] += p * double{visible.v[i][d]};
   }
   for (const double sum : sums) {
     rows.push_back(scores.empty() ? 0.0f : static_cast<float>(sum / total));
@@ -141,14 +169,38 @@ void Case::write_list(int32_t node, int32_t list) {
   const KvArena& arena = forest_->arena();
   for (int32_t page = 0; page * arena.layout.page_slots < count; ++page) {
     const PageId id = n.pages[static_cast<size_t>(list * n.page_stride + page)];
-    poison(arena.page(id), arena.layout);
+    fill_unwritten(arena.page(id), arena.layout);
   }
+  const int32_t copied = n.copied[static_cast<size_t>(list)];
+  if (copied > 0) copy_list(node, list, copied);
   std::vector<float> k, v;
-  for (int32_t i = 0; i < count; ++i) draw_slot(k, v);
-  write_slots(node, list, 0, k, v);
-  stored_[{node, list}] = {as_stored(shape_.type, shape_.dim, k),
-                           as_stored(shape_.type, shape_.dim, v)};
-  written_[{node, list}] = {std::move(k), std::move(v)};
+  for (int32_t i = copied; i < count; ++i) draw_slot(k, v);
+  write_slots(node, list, copied, k, v);
+  const auto append = [&](AllSlots& to, const std::vector<float>& keys,
+                          const std::vector<float>& values) {
+    Slots& slots = to[{node, list}];
+    slots.k.insert(slots.k.end(), keys.begin(), keys.end());
+    slots.v.insert(slots.v.end(), values.begin(), values.end());
+  };
+  append(stored_, as_stored(shape_.type, shape_.dim, k), as_stored(shape_.type, shape_.dim, v));
+  append(written_, k, v);
+}
+
+// The parent's last slots become the node's first.
+void Case::copy_list(int32_t node, int32_t list, int32_t slots) {
+  const ForestNode& n = forest_->nodes()[static_cast<size_t>(node)];
+  const ForestNode& parent = forest_->nodes()[static_cast<size_t>(n.parent)];
+  const auto at = static_cast<size_t>(list);
+  const int32_t from = (n.starts[at] - parent.starts[at]) / forest_->arena().layout.page_slots;
+  subject_.copy_slots(forest_->arena(),
+                      parent.pages[static_cast<size_t>(list * parent.page_stride + from)], 0,
+                      n.pages[static_cast<size_t>(list * n.page_stride)], 0, slots);
+  for (AllSlots* all : {&stored_, &written_}) {
+    const Slots& above = all->at({n.parent, list});
+    const auto floats = static_cast<ptrdiff_t>(slots) * shape_.dim;
+    (*all)[{node, list}] = {{above.k.end() - floats, above.k.end()},
+                            {above.v.end() - floats, above.v.end()}};
+  }
 }
 
 void Case::write_slots(int32_t node, int32_t list, int32_t slot, const std::vector<float>& k,

@@ -38,6 +38,7 @@ class Case {
   }
 
   int32_t add_node(int32_t parent, std::vector<int32_t> counts);
+  int32_t add_dropped(std::vector<int32_t> starts, std::vector<int32_t> counts);
   // Writes NaN keys and infinite values over slot `slot` of a node, in every list. expected() does
   // not know it.
   void spoil(int32_t node, int32_t slot);
@@ -60,10 +61,19 @@ class Case {
   };
   using AllSlots = std::map<std::pair<int32_t, int32_t>, Slots>;  // by node and list
 
-  void attend(const AllSlots& all, const float* q, double scale, int32_t node, int32_t list,
-              int32_t first, int32_t last, std::vector<float>& rows) const;
-  // Fills a list's pages through write_kv, as a plan of one head whose rows are the slots.
+  struct Visible {
+    std::vector<const float*> k, v;  // [D] of every slot
+  };
+  // Slots [first, last) of a node's list, as far as it holds them.
+  void collect(const AllSlots& all, int32_t node, int32_t list, int32_t first, int32_t last,
+               Visible& visible) const;
+  Visible visible(const AllSlots& all, const ForestSequence& s, int32_t row, int32_t list,
+                  int32_t window) const;
+  void attend(const Visible& visible, const float* q, double scale, std::vector<float>& rows) const;
+  // Fills a list's pages: what is copied through copy_slots, the rest through write_kv, as a plan
+  // of one head whose rows are the slots.
   void write_list(int32_t node, int32_t list);
+  void copy_list(int32_t node, int32_t list, int32_t slots);
   // Writes k, v [n, D] over n slots of a list from `slot` on, counted inside the node.
   void write_slots(int32_t node, int32_t list, int32_t slot, const std::vector<float>& k,
                    const std::vector<float>& v);
@@ -78,6 +88,9 @@ class Case {
   AllSlots stored_, written_;
   std::vector<std::vector<float>> queries_;
 };
+
+// What stands where nothing was written: a large finite number.
+void fill_unwritten(std::byte* page, const KvLayout& layout);
 // What pages of a type hold of x [n, D], a row a slot's key or value of one head.
 std::vector<float> as_stored(DType type, int32_t dim, const std::vector<float>& x);
 AttentionParams params_for(const Shape3& shape, int32_t layer = 0, int32_t window = 0);

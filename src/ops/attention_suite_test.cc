@@ -7,19 +7,12 @@
 
 #include <gtest/gtest.h>
 
-#include "ops/attention_suite_case.h"
+#include "ops/attention_suite.h"
 
 namespace coppice::ops {
 namespace {
 
-constexpr double kBar = 4e-3;       // of arithmetic that rounds queries and probabilities to bf16
-constexpr double kExactBar = 2e-6;  // of arithmetic in f32
-constexpr double kInt8Bar = 2e-2;   // against what was written
-const PlanStyle kTwoPhase{};
-const PlanStyle kPerSequence{.per_sequence = true};
-const PlanStyle kCut{.cut_parts = true, .shuffle = true};
-const PlanStyle kCutPerSequence{
-    .per_sequence = true, .cut_parts = true, .shuffle = true, .per_list_bounds = true};
+constexpr double kInt8Bar = 2e-2;  // against what was written
 
 // A random forest: shared inner nodes of whole pages, private leaves of any length.
 void grow(Case& c, const Shape3& shape, bool ragged, int32_t parent, int depth) {
@@ -39,45 +32,6 @@ void grow(Case& c, const Shape3& shape, bool ragged, int32_t parent, int depth) 
     }
   }
 }
-
-// Whether a subject rounds queries and probabilities to bf16.
-bool is_bf16_dot(const std::string& subject) {
-  return subject == "kernel/emulated" || subject == "kernel/avx512bf16";
-}
-
-class AttentionSuite : public testing::TestWithParam<const char*> {
- protected:
-  void SetUp() override {
-    subject_ = make_subject(GetParam(), 1);
-    if (subject_ == nullptr)
-      GTEST_SKIP() << GetParam() << ": this CPU does not have its instructions";
-  }
-  Subject& subject() { return *subject_; }
-  std::unique_ptr<Subject> another(int threads) { return make_subject(GetParam(), threads); }
-
-  // How near float64 the subject must be over what pages hold; "cpu" is the best kernel it finds.
-  static double bar(DType pages) {
-    const bool may_round = GetParam() == std::string("cpu") || is_bf16_dot(GetParam());
-    return may_round && pages != DType::kF32 ? kBar : kExactBar;
-  }
-
-  // All plans of a case, bit-equal to the first, which is near float64.
-  void judge(Case& c, const AttentionParams& params, int32_t kv_heads, int cuts = 2) {
-    c.make_queries();
-    const Case::Output want = c.expected(params);
-    const Case::Output got = c.run(c.forest().plan(kv_heads, kTwoPhase, c.random()), params);
-    EXPECT_LE(relative_error(got, want), bar(c.type()));
-    std::vector<PlanStyle> styles{kPerSequence};
-    for (int i = 0; i < cuts; ++i) styles.insert(styles.end(), {kCut, kCutPerSequence});
-    for (const PlanStyle& style : styles) {
-      EXPECT_TRUE(same_bits(got, c.run(c.forest().plan(kv_heads, style, c.random()), params)))
-          << "per sequence " << style.per_sequence << ", cut " << style.cut_parts;
-    }
-  }
-
- private:
-  std::unique_ptr<Subject> subject_;
-};
 
 TEST_P(AttentionSuite, LengthsAroundEveryGrid) {
   const Shape3 shape{.kv_heads = 1, .group = 2, .dim = 32};

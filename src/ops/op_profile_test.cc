@@ -147,5 +147,45 @@ TEST_F(OpProfileTest, AttentionCountsWhatItsRowsSee) {
   EXPECT_EQ(count.exps, 3 * query_heads);
 }
 
+// A gated row of two layers and two heads: every list has bounds of its own, kept and dropped.
+TEST_F(OpProfileTest, AttentionCountsEveryListAndWhatIsDroppedOfIt) {
+  const auto layout = backend_->kv_layout(DType::kF32, 4);
+  ASSERT_TRUE(layout);
+  const int32_t slots = layout->page_slots, heads = 2;
+  const auto memory = backend_->allocate(layout->page_bytes * 8);
+  ASSERT_TRUE(memory);
+  backend_->zero_pages({memory->data(), *layout}, std::vector<PageId>{0, 1, 2, 3, 4, 5, 6, 7});
+  profile_->reset();
+  const std::vector<PageId> kept{0, 1, 2, 3}, dropped{4, 5, 6, 7};  // [lists][1]
+  const std::vector<int32_t> counts{5, 0, 16, 3}, dropped_counts{3, 8, 1, 6};
+  AttentionPlan plan;
+  plan.rows = 1;
+  plan.kv_heads = heads;
+  plan.parts = {
+      {.pages = kept.data(), .page_stride = 1, .counts = counts.data()},
+      {.pages = dropped.data(), .page_stride = 1, .counts = dropped_counts.data(), .start = slots}};
+  plan.segments = {{0, 1, 0, 1, false}, {0, 1, 1, 2, true}};
+  plan.row_stride = plan.rows;
+  plan.row_first = {0, 0, 0, 0};
+  plan.row_last = counts;
+  plan.dropped_first = {slots + 1, slots, slots + 1, slots + 2};
+  plan.dropped_last = {slots + 3, slots + 8, slots + 1, slots + 5};
+  const std::vector<float> q(4 * 4, 0.5f);
+  std::vector<float> out(q.size());
+  const Shape shape{1, 4, 4};
+  const double slot_bytes = static_cast<double>(layout->page_bytes) / slots;
+  const double seen[] = {5 + 2 + 0 + 8, 16 + 0 + 3 + 3};
+  double exps = 0, bytes = 0;
+  for (int32_t layer = 0; layer < 2; ++layer) {
+    backend_->attention({q.data(), DType::kF32, shape}, {.layer = layer}, plan,
+                        {memory->data(), *layout}, {out.data(), DType::kF32, shape});
+    exps += seen[layer] * 2;  // query heads of a KV head
+    bytes += seen[layer] * slot_bytes + 2 * 4.0 * 4 * 4;
+    const OpCount& count = find(*profile_, "attention");
+    EXPECT_EQ(count.exps, exps) << "layer " << layer;
+    EXPECT_DOUBLE_EQ(count.bytes, bytes) << "layer " << layer;
+  }
+}
+
 }  // namespace
 }  // namespace coppice::ops

@@ -15,21 +15,27 @@
 namespace coppice::ops {
 namespace {
 
-// `rows` rows at the end of one path of `slots`, with queries and pages of small numbers.
+// `rows` rows at the end of one path of `slots`, with queries and pages of small numbers. Gated:
+// the last slot is a dropped one.
 class Step {
  public:
-  Step(int32_t kv_heads, int32_t group, int32_t dim, int32_t rows, int32_t slots)
+  Step(int32_t kv_heads, int32_t group, int32_t dim, int32_t rows, int32_t slots,
+       bool gated = false)
       : layout_(*cpu::kv_layout(DType::kBF16, dim)),
         shape_{rows, kv_heads * group, dim},
         q_(values(shape_.elements())),
         out_(q_.size()) {
-    const int32_t pages = kv_heads * (slots + 15) / 16 + kv_heads + 1;
+    const int32_t pages = kv_heads * (slots + 15) / 16 + 2 * kv_heads + 1;
     memory_ = *Buffer::allocate(pages * layout_.page_bytes);
     auto* elements = reinterpret_cast<bf16*>(memory_.data());
     const std::vector<float> filling = values(memory_.bytes() / 2);
     std::transform(filling.begin(), filling.end(), elements, [](float x) { return to_bf16(x); });
     forest_ = std::make_unique<Forest>(layout_, memory_.data(), pages, kv_heads);
-    forest_->add_sequence(forest_->add_node(-1, {slots}), rows);
+    if (gated) {
+      add_gated(rows, slots, static_cast<size_t>(kv_heads));
+    } else {
+      forest_->add_sequence(forest_->add_node(-1, {slots}), rows);
+    }
     std::mt19937 random(1);
     plan_ = forest_->plan(kv_heads, {}, random);
   }
@@ -53,6 +59,18 @@ class Step {
   }
 
  private:
+  void add_gated(int32_t rows, int32_t slots, size_t lists) {
+    const auto bounds = lists * static_cast<size_t>(rows);
+    const int32_t node = forest_->add_node(-1, {slots - 1});
+    ForestGate gate;
+    gate.dropped =
+        forest_->add_dropped(std::vector<int32_t>(lists), std::vector<int32_t>(lists, 1));
+    gate.last.assign(bounds, slots - 1);
+    gate.dropped_first.assign(bounds, 0);
+    gate.dropped_last.assign(bounds, 1);
+    forest_->add_gated_sequence(node, rows, std::move(gate));
+  }
+
   static std::vector<float> values(int64_t count) {
     std::mt19937 engine(2);
     std::uniform_real_distribution<float> uniform(-1, 1);
@@ -85,12 +103,14 @@ TEST(Scratch, WhatIsReservedCoversEveryStepWithinTheLimits) {
       int64_t most = none;
       for (const int32_t rows : {1, 32, 33, 130}) {
         for (const int32_t slots : {512, 513, 2100}) {
-          Step step(kv_heads, kGroup, kDim, rows, slots);
-          const auto out = step.run(*backend);
-          ASSERT_EQ(backend->scratch_bytes(), reserved)
-              << threads << " threads, " << kv_heads << " heads, " << rows << " rows, " << slots;
-          ASSERT_EQ(out, step.run(*lazy));
-          most = std::max(most, lazy->scratch_bytes());
+          for (const bool gated : {false, true}) {
+            Step step(kv_heads, kGroup, kDim, rows, slots, gated);
+            const auto out = step.run(*backend);
+            ASSERT_EQ(backend->scratch_bytes(), reserved)
+                << threads << " threads, " << kv_heads << " heads, " << rows << " rows, " << slots;
+            ASSERT_EQ(out, step.run(*lazy));
+            most = std::max(most, lazy->scratch_bytes());
+          }
         }
       }
       EXPECT_GT(most, none) << "there was something to reserve";
