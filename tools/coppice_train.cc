@@ -35,6 +35,7 @@ int main(int argc, char** argv) {
   coppice::tools::add_base(app, result);
   coppice::tools::add_gate(app, result);
   coppice::tools::add_eval(app, result);
+  coppice::tools::add_examine(app, result);
   coppice::tools::add_logits(app, result);
   coppice::tools::add_export(app, result);
   try {

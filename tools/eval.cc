@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "arguments.h"
 #include "base/file.h"
 #include "coppice/engine.h"
+#include "eval/family_cases.h"
 #include "eval/storefront_cases.h"
 #include "exit_code.h"
 #include "interrupt.h"
@@ -30,7 +32,10 @@ using storefront::CaseOptions;
 struct EvalFlags {
   ModelFlags model;
   std::vector<std::string> tasks{"storefront"};
-  std::vector<int> facts{16};
+  std::vector<int> facts{16};     // storefront
+  std::vector<int> lengths{512};  // families
+  std::string haystack;           // families; empty: each its own
+  int hops = 2;                   // variables
   int samples = 500;
   int per_shop = 32;
   std::string write_batch;
@@ -39,8 +44,12 @@ struct EvalFlags {
 // --seed names the shops; the answers are greedy and need none.
 uint64_t task_seed(const EvalFlags& flags) { return flags.model.seed.value_or(1); }
 
-// Longer than any right answer, so that one that runs on counts as wrong.
+// Longer than any right answer of a shop, so that one that runs on counts as wrong.
 constexpr int32_t kMaxAnswerTokens = 16;
+// Likewise for any case: what its own answer takes and a few more.
+int32_t most_tokens(const Case& c) {
+  return std::max(kMaxAnswerTokens, families::count_tokens(c.answer) + 4);
+}
 
 class AnswerCollector : public Observer {
  public:
@@ -65,7 +74,7 @@ Expected<std::map<std::string, Score>> ask(Engine& engine, const std::vector<Cas
   for (const Case& c : cases) {
     Request request;
     request.prompt = c.prompt;
-    request.sampling.max_tokens = kMaxAnswerTokens;
+    request.sampling.max_tokens = most_tokens(c);
     answers.push_back(std::make_shared<AnswerCollector>());
     TRY(const RequestId id, engine.submit(std::move(request), answers.back()));
     TRY_STATUS(Interrupt::check());
@@ -108,9 +117,53 @@ Expected<ordered_json> storefront_task(Engine& engine, const EvalFlags& flags, i
                       {"by_type", std::move(by_type)}};
 }
 
+// A family as --tasks names it; its haystack is its own where the flag does not fit or is absent.
+Expected<families::CaseOptions> family_options(const EvalFlags& flags, families::Family family,
+                                               int length) {
+  families::CaseOptions options;
+  options.seed = task_seed(flags);
+  options.family = family;
+  options.samples = flags.samples;
+  options.per_context = flags.per_shop;
+  options.task.tokens = length;
+  options.task.hops = flags.hops;
+  if (!flags.haystack.empty() && !families::info(family).fixed_haystack) {
+    options.task.haystack = families::haystack_named(flags.haystack);
+    if (!options.task.haystack) {
+      return fail(ErrorCode::kInvalidArgument, "--haystack: no " + flags.haystack + " (h0 to h3)");
+    }
+  }
+  return options;
+}
+
+Expected<ordered_json> family_task(Engine& engine, const families::CaseOptions& options) {
+  const families::FamilyInfo& info = families::info(options.family);
+  const std::string name(info.name);
+  ProgressLine progress(name + ", " + std::to_string(options.task.tokens) + " tokens");
+  progress.show(0, options.samples);
+  TRY(auto scores, ask(engine, families::cases(options), progress));
+  const Score all = scores[""];
+  ordered_json line{
+      {"task", name},
+      {"length", options.task.tokens},
+      {"haystack", families::haystack_name(options.task.haystack.value_or(info.haystack))}};
+  if (options.family == families::Family::kVariables) line["hops"] = options.task.hops;
+  line["samples"] = all.asked;
+  line["exact"] = all.exact;
+  line["exact_rate"] = all.rate();
+  return line;
+}
+
 void print(const ordered_json& line, bool json) {
   if (json) {
     std::puts(line.dump().c_str());
+    return;
+  }
+  if (line.contains("length")) {
+    std::printf("%s, %d tokens, %s: %lld of %lld exact (%.1f %%)\n",
+                line["task"].get<std::string>().c_str(), line["length"].get<int>(),
+                line["haystack"].get<std::string>().c_str(), line["exact"].get<long long>(),
+                line["samples"].get<long long>(), 100 * line["exact_rate"].get<double>());
     return;
   }
   std::printf("%s, %d facts: %lld of %lld exact (%.1f %%), closed book %.1f %%\n",
@@ -123,17 +176,54 @@ void print(const ordered_json& line, bool json) {
   }
 }
 
+// nullopt: storefront.
+using Tasks = std::vector<std::optional<families::Family>>;
+
+Expected<Tasks> tasks_of(const EvalFlags& flags) {
+  Tasks tasks;
+  for (const std::string& name : flags.tasks) {
+    if (name == "storefront") {
+      tasks.push_back(std::nullopt);
+      continue;
+    }
+    const auto family = families::family_named(name);
+    if (family == families::Family::kMarkov) {
+      return fail(ErrorCode::kInvalidArgument,
+                  "--tasks: markov has no questions (`coppice-train examine` measures it)");
+    }
+    if (!family) {
+      std::string known = "storefront";
+      for (const families::FamilyInfo& info : families::all_families()) {
+        if (info.family != families::Family::kMarkov) known += ", " + std::string(info.name);
+      }
+      return fail(ErrorCode::kInvalidArgument, "--tasks: no task " + name + " (" + known + " are)");
+    }
+    tasks.push_back(family);
+  }
+  return tasks;
+}
+
 // The same questions as lines for `generate --batch`; "expected" is for the reader of its output.
-Status write_batch(const EvalFlags& flags) {
+Status write_batch(const EvalFlags& flags, const Tasks& tasks) {
   std::string lines;
-  for (const int facts : flags.facts) {
-    const CaseOptions options{task_seed(flags), facts, flags.samples, flags.per_shop, false};
-    for (const Case& c : storefront::cases(options)) {
+  const auto write = [&](const std::vector<Case>& cases) {
+    for (const Case& c : cases) {
       const ordered_json id{{"question", c.question}, {"expected", c.answer}};
-      lines +=
-          ordered_json{{"id", id.dump()}, {"prompt", c.prompt}, {"max_tokens", kMaxAnswerTokens}}
-              .dump() +
-          "\n";
+      lines += ordered_json{{"id", id.dump()}, {"prompt", c.prompt}, {"max_tokens", most_tokens(c)}}
+                   .dump() +
+               "\n";
+    }
+  };
+  for (const std::optional<families::Family>& task : tasks) {
+    if (!task) {
+      for (const int facts : flags.facts) {
+        write(storefront::cases({task_seed(flags), facts, flags.samples, flags.per_shop, false}));
+      }
+      continue;
+    }
+    for (const int length : flags.lengths) {
+      TRY(const auto options, family_options(flags, *task, length));
+      write(families::cases(options));
     }
   }
   if (flags.write_batch != "-") return write_file(flags.write_batch, lines);
@@ -142,20 +232,26 @@ Status write_batch(const EvalFlags& flags) {
 }
 
 Status evaluate(const EvalFlags& flags) {
-  for (const std::string& task : flags.tasks) {
-    if (task != "storefront") {
-      return fail(ErrorCode::kInvalidArgument, "--tasks: no task " + task + " (storefront is)");
-    }
-  }
-  if (!flags.write_batch.empty()) return write_batch(flags);
+  TRY(const Tasks tasks, tasks_of(flags));
+  if (!flags.write_batch.empty()) return write_batch(flags, tasks);
   TRY(EngineOptions options, options_of(flags.model));
   options.max_queued = std::max(options.max_queued, flags.samples);
   TRY(const std::unique_ptr<Engine> engine, open_engine(options));
   const Interrupt interrupt;
-  for (const int facts : flags.facts) {
-    TRY(const ordered_json line, storefront_task(*engine, flags, facts));
+  const auto show = [&](const ordered_json& line) {
     print(line, flags.model.json);
     std::fflush(stdout);  // an interruption takes nothing of what was finished
+  };
+  for (const std::optional<families::Family>& task : tasks) {
+    for (const int facts : task ? std::vector<int>() : flags.facts) {
+      TRY(const ordered_json line, storefront_task(*engine, flags, facts));
+      show(line);
+    }
+    for (const int length : task ? flags.lengths : std::vector<int>()) {
+      TRY(const auto asked, family_options(flags, *task, length));
+      TRY(const ordered_json line, family_task(*engine, asked));
+      show(line);
+    }
   }
   return {};
 }
@@ -166,7 +262,11 @@ void add_eval(CLI::App& app, std::function<int()>* run) {
   const auto flags = std::make_shared<EvalFlags>();
   CLI::App* command = app.add_subcommand("eval", "tasks with known answers, scored");
   const std::string group = "Tasks";
-  command->add_option("--tasks", flags->tasks, "which (storefront)")
+  command
+      ->add_option("--tasks", flags->tasks,
+                   "which: storefront (default), or families: needle, multi-key, multi-value, "
+                   "multi-query, uuid, variables, lookup, counting, system-prompt, conditioned, "
+                   "copy")
       ->type_name("LIST")
       ->delimiter(',')
       ->group(group);
@@ -174,6 +274,21 @@ void add_eval(CLI::App& app, std::function<int()>* run) {
       ->type_name("LIST")
       ->delimiter(',')
       ->check(CLI::Range(1, storefront::kMaxFacts))
+      ->group(group);
+  command->add_option("--length", flags->lengths, "tokens of a family's contexts (default 512)")
+      ->type_name("LIST")
+      ->delimiter(',')
+      ->check(CLI::Range(families::kMinTokens, families::kMaxTokens))
+      ->group(group);
+  command
+      ->add_option(
+          "--haystack", flags->haystack,
+          "what stands between a family's facts: h0 other words, h1 another form, h2 facts "
+          "alike, h3 nothing (default: each family's own)")
+      ->type_name("LEVEL")
+      ->group(group);
+  add_whole(*command, "--hops", flags->hops, Bounds<int>{1, families::kMaxHops},
+            "links of variables (default 2)")
       ->group(group);
   add_whole(*command, "--samples", flags->samples, Bounds<int>{1, 1 << 20},
             "questions in all (default 500)")

@@ -14,6 +14,7 @@ void add_tokenizer(CLI::App& app, Status& result);
 void add_base(CLI::App& app, Status& result);
 void add_gate(CLI::App& app, Status& result);
 void add_eval(CLI::App& app, Status& result);
+void add_examine(CLI::App& app, Status& result);
 void add_logits(CLI::App& app, Status& result);
 void add_export(CLI::App& app, Status& result);
 

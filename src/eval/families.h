@@ -34,7 +34,7 @@ namespace coppice::families {
 
 using storefront::Split;
 
-inline constexpr int kMinTokens = 96;
+inline constexpr int kMinTokens = 64;
 inline constexpr int kMaxTokens = 8192;
 inline constexpr int kMaxHops = 8;
 

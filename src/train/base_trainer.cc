@@ -137,7 +137,7 @@ Expected<Batch> BaseTrainer::next_families() {
   std::vector<Lesson> lessons;
   int64_t tokens = 0;
   while (tokens < options_.step_tokens) {
-    TRY(Lesson lesson, family_lesson(bpe_, stream(options_.seed, 4, next_shop_++), length));
+    TRY(Lesson lesson, family_lesson(bpe_, stream(options_.seed, 4, next_shop_++), stage_, length));
     tokens += static_cast<int64_t>(lesson.ids.size());
     lessons.push_back(std::move(lesson));
   }
@@ -186,8 +186,9 @@ Status BaseTrainer::evaluate_families() {
   const FamilyStage& stage = family_stages()[static_cast<size_t>(stage_)];
   FamilyExam exam;
   exam.tokens = stage.tokens * 2 / 3;
+  exam.budget = std::max(3072, 4 * exam.tokens);
   exam.seed = kExamSeed;
-  std::printf("  stage %d: contexts of %d tokens, held out:", stage_, exam.tokens);
+  std::printf("  stage %d: contexts of %d tokens, held out (nats a token):", stage_, exam.tokens);
   family_scores_.clear();
   double sum = 0;
   int asked = 0;
@@ -195,12 +196,11 @@ Status BaseTrainer::evaluate_families() {
     TRY(const FamilyScore score, examine_family(twin_, bpe_, info.family, exam));
     std::printf(" %s ", std::string(info.name).c_str());
     if (score.asked > 0) {
-      std::printf("%s,", percent(score.rate()).c_str());
+      std::printf("%s ", percent(score.rate()).c_str());
       sum += score.rate();
       ++asked;
-    } else {
-      std::printf("%.2f nats,", score.nats_per_token());
     }
+    std::printf("(%.3f),", score.nats_per_token());
     family_scores_.push_back(score);
   }
   accuracy_ = sum / asked;
@@ -256,7 +256,7 @@ Status BaseTrainer::report(double loss, double seconds) {
   for (const FamilyScore& score : family_scores_) {
     const std::string name(families::info(score.family).name);
     if (score.asked > 0) line["families"][name] = score.rate();
-    if (score.asked == 0) line["families"][name + "_nats"] = score.nats_per_token();
+    line["nats"][name] = score.nats_per_token();
   }
   log << line.dump() << "\n";
   if (!log) return fail(ErrorCode::kInternal, options_.log + ": cannot write");

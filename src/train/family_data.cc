@@ -11,31 +11,34 @@ using families::Family;
 using families::Haystack;
 using storefront::Random;
 
-// Lessons of a hundred; the shop keeps a quarter so that what the base could it still can.
+// Lessons of a hundred. The first stage teaches to continue any run of words that was seen before,
+// which everything later rests on; then the shop keeps a fifth, so that what the base could it
+// still can.
 struct Share {
   Family family;
-  uint32_t percent;
+  uint32_t first, later;
 };
-constexpr std::array<Share, families::kFamilies> kShares = {{{Family::kNeedle, 3},
-                                                             {Family::kMultiKey, 7},
-                                                             {Family::kMultiValue, 9},
-                                                             {Family::kMultiQuery, 9},
-                                                             {Family::kUuid, 5},
-                                                             {Family::kVariables, 11},
-                                                             {Family::kLookup, 8},
-                                                             {Family::kCounting, 9},
-                                                             {Family::kSystemPrompt, 25},
-                                                             {Family::kConditioned, 8},
-                                                             {Family::kMarkov, 3},
-                                                             {Family::kCopy, 3}}};
+constexpr std::array<Share, families::kFamilies> kShares = {{{Family::kNeedle, 1, 2},
+                                                             {Family::kMultiKey, 3, 7},
+                                                             {Family::kMultiValue, 8, 9},
+                                                             {Family::kMultiQuery, 8, 9},
+                                                             {Family::kUuid, 24, 8},
+                                                             {Family::kVariables, 8, 11},
+                                                             {Family::kLookup, 3, 8},
+                                                             {Family::kCounting, 5, 9},
+                                                             {Family::kSystemPrompt, 6, 20},
+                                                             {Family::kConditioned, 5, 8},
+                                                             {Family::kMarkov, 5, 3},
+                                                             {Family::kCopy, 24, 6}}};
 
-Family draw_family(Random& random) {
+Family draw_family(Random& random, bool first_stage) {
   uint32_t roll = random.below(100);
-  for (const auto& [family, percent] : kShares) {
-    if (roll < percent) return family;
-    roll -= percent;
+  for (const auto& [family, first, later] : kShares) {
+    const uint32_t share = first_stage ? first : later;
+    if (roll < share) return family;
+    roll -= share;
   }
-  return Family::kSystemPrompt;
+  return Family::kSystemPrompt;  // not reached: both columns sum to 100
 }
 
 Haystack draw_haystack(Random& random, Family family) {
@@ -52,12 +55,9 @@ void grade(const Twin& twin, const std::vector<Lesson>& lessons, FamilyScore& sc
   const Batch batch = make_batch(lessons, 0.0, 1, 0);
   const auto hidden = twin.hidden(batch.inputs).flatten(0, 1).index_select(0, batch.rows);
   const auto logits = twin.logits(hidden);
-  if (lessons.front().every_token) {
-    score.tokens += batch.rows.size(0);
-    score.nats +=
-        weighted_loss(logits, batch).item<double>() * static_cast<double>(batch.rows.size(0));
-    return;
-  }
+  const int64_t rows = batch.rows.size(0);
+  score.tokens += rows;
+  score.nats += weighted_loss(logits, batch).item<double>() * static_cast<double>(rows);
   const auto right = logits.argmax(-1).eq(batch.targets).to(torch::kInt64).contiguous();
   const int64_t* next = right.data_ptr<int64_t>();
   for (const Lesson& lesson : lessons) {
@@ -72,7 +72,7 @@ void grade(const Twin& twin, const std::vector<Lesson>& lessons, FamilyScore& sc
 
 }  // namespace
 
-int fact_tokens(Family family, int hops) {
+int fact_tokens(Family family, const families::TaskOptions& options) {
   switch (family) {
     case Family::kMultiValue:
     case Family::kConditioned:
@@ -82,15 +82,20 @@ int fact_tokens(Family family, int hops) {
     case Family::kCounting:
       return 56;
     case Family::kVariables:
-      return 8 * (hops + 1);
+      return 8 * (options.hops + 1);
+    case Family::kCopy:
+      return std::max(8, options.tokens / 8) + 2;
     default:
       return 8;
   }
 }
 
 const std::vector<FamilyStage>& family_stages() {
-  static const std::vector<FamilyStage> stages = {
-      {384, 100, 500}, {768, 100, 400}, {1344, 100, 400}, {2304, 100, int64_t{1} << 40}};
+  static const std::vector<FamilyStage> stages = {{128, 200, 800},
+                                                  {320, 100, 500},
+                                                  {768, 100, 400},
+                                                  {1408, 100, 400},
+                                                  {2304, 100, int64_t{1} << 40}};
   return stages;
 }
 
@@ -98,9 +103,9 @@ int draw_length(Random& random, int stage_tokens) {
   return static_cast<int>(stage_tokens * std::exp2(-2.0 * random.uniform()));
 }
 
-Expected<Lesson> family_lesson(const Bpe& bpe, uint64_t seed, int tokens) {
+Expected<Lesson> family_lesson(const Bpe& bpe, uint64_t seed, int stage, int tokens) {
   Random random(seed);
-  const Family family = draw_family(random);
+  const Family family = draw_family(random, stage == 0);
   families::TaskOptions options;
   options.haystack = draw_haystack(random, family);
   options.hops = 1 + static_cast<int>(random.below(4));
@@ -112,9 +117,9 @@ Expected<Lesson> family_lesson(const Bpe& bpe, uint64_t seed, int tokens) {
   options.tokens = std::max(families::kMinTokens, static_cast<int>(tokens * part));
   // Most of the context is facts: a question to each teaches more than filler does.
   const double facts = (0.2 + 0.8 * random.uniform()) * options.tokens;
-  options.facts = std::max(1, static_cast<int>(facts) / fact_tokens(family, options.hops));
+  options.facts = std::max(1, static_cast<int>(facts) / fact_tokens(family, options));
   if (family == Family::kNeedle) options.facts = 1;
-  if (family == Family::kCopy || family == Family::kSystemPrompt) options.facts = 0;
+  if (family == Family::kSystemPrompt) options.facts = 0;
   return make_lesson(bpe, families::make_task(family, random.next(), options), tokens);
 }
 

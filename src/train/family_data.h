@@ -23,11 +23,11 @@ const std::vector<FamilyStage>& family_stages();
 // The length of one step's lessons: a quarter of the stage's up to all of it, log-uniform.
 int draw_length(storefront::Random& random, int stage_tokens);
 
-// What a fact that may be asked takes of a context, about; hops: of variables.
-int fact_tokens(families::Family family, int hops);
+// What a fact that may be asked takes of a context, about.
+int fact_tokens(families::Family family, const families::TaskOptions& options);
 
-// One lesson of about `tokens`, context and questions; all families in fixed shares.
-Expected<Lesson> family_lesson(const Bpe& bpe, uint64_t seed, int tokens);
+// One lesson of about `tokens`, context and questions; all families in the stage's shares.
+Expected<Lesson> family_lesson(const Bpe& bpe, uint64_t seed, int stage, int tokens);
 
 struct FamilyExam {
   int tokens = 512;  // of the contexts
@@ -42,9 +42,9 @@ struct FamilyExam {
 struct FamilyScore {
   families::Family family{};
   int asked = 0, exact = 0;
-  int64_t tokens = 0;  // predicted, where every token counts (markov)
+  int64_t tokens = 0;  // predicted: of answers, or all of a text without questions (markov)
   double nats = 0;     // their negative log likelihood, summed
-  // Share answered exactly; without questions the mean nats a token.
+  // Share answered exactly.
   double rate() const { return asked > 0 ? static_cast<double>(exact) / asked : 0.0; }
   double nats_per_token() const { return tokens > 0 ? nats / static_cast<double>(tokens) : 0.0; }
 };

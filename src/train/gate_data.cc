@@ -103,7 +103,7 @@ families::TaskSample GateData::draw_task(Random& random, int length) const {
   options.tokens =
       std::clamp(static_cast<int>(length * part), families::kMinTokens, families::kMaxTokens);
   const double facts = std::exp2(-5 * random.uniform()) * options.tokens;
-  options.facts = std::max(1, static_cast<int>(facts) / fact_tokens(family, options.hops));
+  options.facts = std::max(1, static_cast<int>(facts) / fact_tokens(family, options));
   if (family == Family::kNeedle) options.facts = 1;
   if (family == Family::kCopy || family == Family::kSystemPrompt) options.facts = 0;
   return families::make_task(family, random.next(), options);
