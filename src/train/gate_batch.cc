@@ -39,9 +39,12 @@ GateBatch make_gate_batch(const std::vector<GateSample>& samples, int most_rows,
   return batch;
 }
 
-torch::Tensor answer_loss(const torch::Tensor& logits, const GateBatch& batch) {
-  const auto likely = torch::log_softmax(logits, -1).gather(1, batch.targets.unsqueeze(1));
-  return -likely.mean();
+torch::Tensor answer_loss(const torch::Tensor& logits, const torch::Tensor& teacher,
+                          const GateBatch& batch) {
+  const auto likely =
+      torch::log_softmax(logits, -1).gather(1, batch.targets.unsqueeze(1)).squeeze(1);
+  if (!teacher.defined()) return -likely.mean();
+  return -(likely * teacher.argmax(-1).eq(batch.targets)).mean();
 }
 
 }  // namespace coppice::train

@@ -26,7 +26,10 @@ struct GateBatch {
 // Of a sample with more than most_rows predictions, so many are drawn.
 GateBatch make_gate_batch(const std::vector<GateSample>& samples, int most_rows, uint64_t seed);
 
-// logits [R, V] -> mean negative log likelihood of the targets [].
-torch::Tensor answer_loss(const torch::Tensor& logits, const GateBatch& batch);
+// logits [R, V] -> mean negative log likelihood of the targets []. With a teacher's logits [R, V],
+// predictions that the teacher itself gets wrong count nothing: what the base does not know is not
+// the cache's to keep.
+torch::Tensor answer_loss(const torch::Tensor& logits, const torch::Tensor& teacher,
+                          const GateBatch& batch);
 
 }  // namespace coppice::train

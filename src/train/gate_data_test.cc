@@ -1,6 +1,7 @@
 // Samples: what is predicted, what is the prompt, and that a question never reaches into it.
 #include "train/gate_data.h"
 
+#include <cmath>
 #include <fstream>
 #include <set>
 
@@ -167,6 +168,15 @@ TEST(GateBatch, RowsPredictTheNextTokenOfAnswers) {
   }
   EXPECT_EQ(all.lengths[1].item<int64_t>(), static_cast<int64_t>(samples[1].ids.size()) - 1);
   EXPECT_EQ(all.prompts[2].item<int64_t>(), samples[2].prompt);
+}
+
+TEST(GateBatch, WhatTheTeacherGetsWrongCountsNothing) {
+  GateBatch batch;
+  batch.targets = torch::tensor({int64_t{0}, int64_t{1}});
+  const auto logits = torch::zeros({2, 2});
+  const auto teacher = torch::tensor({1.0f, 0.0f, 1.0f, 0.0f}).view({2, 2});  // right, wrong
+  EXPECT_NEAR(answer_loss(logits, {}, batch).item<double>(), std::log(2.0), 1e-6);
+  EXPECT_NEAR(answer_loss(logits, teacher, batch).item<double>(), std::log(2.0) / 2, 1e-6);
 }
 
 }  // namespace

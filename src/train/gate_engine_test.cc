@@ -90,9 +90,9 @@ TEST_P(TwinAndServedGate, DecideAndAnswerAlike) {
     const auto differ = stored.ne(0).ne(above.ge(0)).slice(2, mask.visibility.sinks);
     EXPECT_EQ(differ.logical_and(clear).sum().item<int64_t>(), 0);
     EXPECT_TRUE(stored.slice(2, 0, mask.visibility.sinks).eq(255).all().item<bool>());
-    // Both ways in every list.
-    EXPECT_TRUE(above.gt(0).any(2).all().item<bool>());
-    EXPECT_TRUE(above.lt(0).any(2).all().item<bool>());
+    const double share = above.ge(0).to(torch::kFloat32).mean().item<double>();
+    EXPECT_GT(share, 0.05);
+    EXPECT_LT(share, 0.95);
     ASSERT_EQ(differ.sum().item<int64_t>(), 0) << "too close to call: other ids will do";
 
     const auto got = torch::from_blob(engine->logits.data(), logits.sizes(), torch::kFloat32);

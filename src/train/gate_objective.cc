@@ -74,7 +74,7 @@ torch::Tensor GateObjective::loss(const Twin& teacher, const Twin& student, cons
   const auto tiers = torch::rand({batch.inputs.size(0)}, mask.generator);
   GatedPass pass(net, mask, batch.prompts, options_.shift * (1 - 2 * tiers));
   const auto logits = answer_logits(student, batch, pass);
-  const auto answers = answer_loss(logits, batch);
+  const auto answers = answer_loss(logits, wanted, batch);
   const auto above = hinge(pass, batch, tiers, progress);
   const auto polarised = polarisation(pass.probabilities(), batch.lengths);
   auto loss = answers + options_.alpha * above + options_.gamma * polarised;

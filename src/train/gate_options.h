@@ -44,7 +44,7 @@ struct GateOptions {
   double shift = 2.0;
   double keep_most = 0.5, keep_least = 0.125;
   double ramp = 0.75;  // share of the steps over which targets come down from 1
-  double kd = 1.0, alpha = 1.0, gamma = 0.02;
+  double kd = 1.0, alpha = 1.0, gamma = 0.02;  // kd 0: no teacher, and all answers count
   double noise = 1.0;  // scale of the logistic noise; none in the last tenth of the steps
   bool soft = false;   // coefficients instead of decisions
   double soft_floor = 1e-3;
