@@ -33,6 +33,7 @@ int main(int argc, char** argv) {
   coppice::Status result;
   coppice::tools::add_tokenizer(app, result);
   coppice::tools::add_base(app, result);
+  coppice::tools::add_gate(app, result);
   coppice::tools::add_eval(app, result);
   coppice::tools::add_examine(app, result);
   coppice::tools::add_logits(app, result);

@@ -12,6 +12,7 @@ namespace coppice::tools {
 
 void add_tokenizer(CLI::App& app, Status& result);
 void add_base(CLI::App& app, Status& result);
+void add_gate(CLI::App& app, Status& result);
 void add_eval(CLI::App& app, Status& result);
 void add_examine(CLI::App& app, Status& result);
 void add_logits(CLI::App& app, Status& result);

@@ -40,6 +40,21 @@ std::string little_endian(uint64_t number) {
 
 }  // namespace
 
+std::vector<GateTensor> gate_tensors(const GateHeader& header) {
+  const int64_t hidden = header.hidden_size, heads = header.num_key_value_heads;
+  const int64_t width = header.width();
+  std::vector<GateTensor> tensors;
+  for (int32_t i = 0; i < header.num_hidden_layers; ++i) {
+    const std::string layer = "layers." + std::to_string(i) + ".";
+    tensors.push_back({layer + "ws", {heads, hidden}});
+    tensors.push_back({layer + "b", {heads}});
+    if (width == 0) continue;
+    for (const char* name : {"wq", "wk", "wv"}) tensors.push_back({layer + name, {width, hidden}});
+    tensors.push_back({layer + "wo", {heads, width}});
+  }
+  return tensors;
+}
+
 Expected<GateFile> GateFile::open(const std::string& path) {
   TRY(MappedFile file, MappedFile::open(path));
   TRY(GateFile gate, read(file.bytes(), path));

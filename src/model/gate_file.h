@@ -10,13 +10,24 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/file.h"
 #include "model/checkpoint.h"
 #include "model/gate_header.h"
 #include "model/tensor_entry.h"
+#include "tensor/tensor.h"
 
 namespace coppice::model {
+
+// The tensors that a gate file with this header has, all f32: for each layer i
+//   layers.{i}.ws [Hkv, E]   layers.{i}.b [Hkv]                             every kind
+//   layers.{i}.wq, .wk, .wv [r', E]   layers.{i}.wo [Hkv, r']               all but point
+struct GateTensor {
+  std::string name;
+  Shape shape;
+};
+std::vector<GateTensor> gate_tensors(const GateHeader& header);
 
 // Its tensors are those of its header and no others, in shape, f32 and finite.
 class GateFile {

@@ -14,7 +14,7 @@ using nlohmann::json;
 
 constexpr int32_t kVersion = 1;
 constexpr size_t kBaseDigits = 16;
-constexpr size_t kMostFamilyBytes = 64;
+constexpr size_t kMostFamilyBytes = 64, kMostNoteBytes = 256;
 constexpr int64_t kMostSamples = 1'000'000'000;
 
 // What a kind's own attention may look like.
@@ -50,16 +50,16 @@ Expected<GateTier> read_tier_name(const JsonKeys& keys) {
   return kGateTiers[static_cast<size_t>(found - kTierNames.begin())];
 }
 
-// Names go to logs and metrics as they are.
-Expected<std::string> read_family(const JsonKeys& keys) {
-  TRY(std::string name, keys.text("family", ""));
+// Names and notes go to logs and metrics as they are.
+Expected<std::string> read_line(const JsonKeys& keys, const char* key, size_t least, size_t most) {
+  TRY(std::string text, keys.text(key, ""));
   const bool printable =
-      std::all_of(name.begin(), name.end(), [](char c) { return c >= 0x20 && c < 0x7f; });
-  if (name.empty() || name.size() > kMostFamilyBytes || !printable) {
-    return keys.wrong("family",
-                      "1 to " + std::to_string(kMostFamilyBytes) + " printable ASCII characters");
+      std::all_of(text.begin(), text.end(), [](char c) { return c >= 0x20 && c < 0x7f; });
+  if (text.size() < least || text.size() > most || !printable) {
+    return keys.wrong(
+        key, std::to_string(least) + " to " + std::to_string(most) + " printable ASCII characters");
   }
-  return name;
+  return text;
 }
 
 Status read_sizes(const JsonKeys& keys, GateHeader& header) {
@@ -121,7 +121,7 @@ Status read_calibration(const JsonKeys& keys, GateHeader& header) {
     }
     const JsonKeys line((*lines)[i], where);
     CalibrationLine& read = header.calibration.emplace_back();
-    TRY(read.family, read_family(line));
+    TRY(read.family, read_line(line, "family", 1, kMostFamilyBytes));
     TRY(read.tier, read_tier_name(line));
     TRY(read.keep, line.number("keep", 0, 1));
     TRY(read.full, line.number("full", 0, 1));
@@ -146,10 +146,10 @@ Expected<GateHeader> read_gate_header(const std::string& text, const std::string
   const JsonKeys keys(document.root, where);
   TRY(const int32_t version, keys.integer("version", 1, INT32_MAX));
   if (version != kVersion) return keys.unsupported("version", "gates of version 1");
-  TRY_STATUS(
-      keys.refuse_others({"version", "kind", "hidden_size", "num_hidden_layers",
-                          "num_key_value_heads", "heads", "head_dim", "reach", "rope_theta",
-                          "window", "sinks", "decode_gate", "tiers", "base", "calibration"}));
+  TRY_STATUS(keys.refuse_others({"version", "kind", "hidden_size", "num_hidden_layers",
+                                 "num_key_value_heads", "heads", "head_dim", "reach", "rope_theta",
+                                 "window", "sinks", "decode_gate", "tiers", "base", "calibration",
+                                 "note"}));
   TRY(const KindRow* row, read_kind(keys));
   GateHeader header;
   header.kind = row->kind;
@@ -163,6 +163,7 @@ Expected<GateHeader> read_gate_header(const std::string& text, const std::string
     return keys.wrong("base", std::to_string(kBaseDigits) + " hexadecimal digits in lower case");
   }
   TRY_STATUS(read_calibration(keys, header));
+  TRY(header.note, read_line(keys, "note", 0, kMostNoteBytes));
   return header;
 }
 
@@ -182,38 +183,24 @@ std::string gate_header_json(const GateHeader& header) {
                      {"samples", line.samples},
                      {"held_out", line.held_out}});
   }
-  const nlohmann::ordered_json object = {{"version", kVersion},
-                                         {"kind", gate_kind_name(header.kind)},
-                                         {"hidden_size", header.hidden_size},
-                                         {"num_hidden_layers", header.num_hidden_layers},
-                                         {"num_key_value_heads", header.num_key_value_heads},
-                                         {"heads", header.heads},
-                                         {"head_dim", header.head_dim},
-                                         {"reach", header.reach},
-                                         {"rope_theta", header.rope_theta},
-                                         {"window", header.window},
-                                         {"sinks", header.sinks},
-                                         {"decode_gate", header.decode_gate},
-                                         {"tiers", std::move(tiers)},
-                                         {"base", header.base},
-                                         {"calibration", std::move(lines)}};
+  nlohmann::ordered_json object = {{"version", kVersion},
+                                   {"kind", gate_kind_name(header.kind)},
+                                   {"hidden_size", header.hidden_size},
+                                   {"num_hidden_layers", header.num_hidden_layers},
+                                   {"num_key_value_heads", header.num_key_value_heads},
+                                   {"heads", header.heads},
+                                   {"head_dim", header.head_dim},
+                                   {"reach", header.reach},
+                                   {"rope_theta", header.rope_theta},
+                                   {"window", header.window},
+                                   {"sinks", header.sinks},
+                                   {"decode_gate", header.decode_gate},
+                                   {"tiers", std::move(tiers)},
+                                   {"base", header.base},
+                                   {"calibration", std::move(lines)}};
+  if (!header.note.empty()) object["note"] = header.note;
   // Text that is not UTF-8 is no name: read_gate_header refuses what stands in its place.
   return object.dump(-1, ' ', true, nlohmann::ordered_json::error_handler_t::replace);
-}
-
-std::vector<GateTensor> gate_tensors(const GateHeader& header) {
-  const int64_t hidden = header.hidden_size, heads = header.num_key_value_heads;
-  const int64_t width = header.width();
-  std::vector<GateTensor> tensors;
-  for (int32_t i = 0; i < header.num_hidden_layers; ++i) {
-    const std::string layer = "layers." + std::to_string(i) + ".";
-    tensors.push_back({layer + "ws", {heads, hidden}});
-    tensors.push_back({layer + "b", {heads}});
-    if (width == 0) continue;
-    for (const char* name : {"wq", "wk", "wv"}) tensors.push_back({layer + name, {width, hidden}});
-    tensors.push_back({layer + "wo", {heads, width}});
-  }
-  return tensors;
 }
 
 }  // namespace coppice::model

@@ -14,7 +14,8 @@
 //              "hard":   {"threshold": 1.9,  "keep": 0.125, "loss": 2.0}},
 //    "base": "89abcdef01234567",
 //    "calibration": [{"family": "needle", "tier": "mild", "keep": 0.48, "full": 0.99,
-//                     "gated": 0.98, "samples": 200, "held_out": false}]}
+//                     "gated": 0.98, "samples": 200, "held_out": false}],
+//    "note": "for people; may be missing"}
 #pragma once
 
 #include <array>
@@ -24,7 +25,6 @@
 #include <vector>
 
 #include "coppice/error.h"
-#include "tensor/tensor.h"
 
 namespace coppice::model {
 
@@ -76,6 +76,7 @@ struct GateHeader {
   std::array<TierSetting, kGateTiers.size()> tiers;  // in the order of kGateTiers
   std::string base;                                  // base_hash.h
   std::vector<CalibrationLine> calibration;
+  std::string note;  // for people: what the base is where it was made with the gate
 
   const TierSetting& tier(GateTier t) const { return tiers[static_cast<size_t>(t)]; }
   int32_t width() const { return heads * head_dim; }  // r' = n' d'
@@ -99,14 +100,5 @@ inline constexpr const char* kGateMetadataKey = "coppice_gate";
 Expected<GateHeader> read_gate_header(const std::string& json, const std::string& where);
 // What read_gate_header reads; it tells whether the header is sound.
 std::string gate_header_json(const GateHeader& header);
-
-// The tensors that a gate file with this header has, all f32: for each layer i
-//   layers.{i}.ws [Hkv, E]   layers.{i}.b [Hkv]                             every kind
-//   layers.{i}.wq, .wk, .wv [r', E]   layers.{i}.wo [Hkv, r']               all but point
-struct GateTensor {
-  std::string name;
-  Shape shape;
-};
-std::vector<GateTensor> gate_tensors(const GateHeader& header);
 
 }  // namespace coppice::model

@@ -150,6 +150,16 @@ TEST(GateHeader, AKindHasWhatItUsesAndNothingElse) {
   EXPECT_TRUE(contains(as("block", "reach", 513), "reach is 513"));
 }
 
+TEST(GateHeader, ANoteIsOneLineOrNone) {
+  GateHeader header = gate_header(GateKind::kPoint, *open_golden("llama"));
+  EXPECT_EQ(json::parse(gate_header_json(header)).count("note"), 0u);
+  header.note = "for merged: llama with adapters of rank 8 merged";
+  EXPECT_EQ(read_gate_header(gate_header_json(header), "f").value(), header);
+  EXPECT_TRUE(contains(refusal([](json& h) { h["note"] = "a\nb"; }), "note is \"a\\nb\""));
+  EXPECT_TRUE(contains(refusal([](json& h) { h["note"] = 3; }), "note is 3"));
+  EXPECT_TRUE(contains(refusal([](json& h) { h["note"] = std::string(257, 'x'); }), "note is"));
+}
+
 TEST(GateHeader, IsReadStrictly) {
   EXPECT_TRUE(
       contains(message_of(read_gate_header("[]", "f")), "f: coppice_gate: is not a JSON object"));

@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "model/model.h"
+#include "model/test_golden.h"
 #include "model/test_sequence.h"
 #include "ops/backends.h"
 
@@ -20,6 +21,15 @@ Expected<std::vector<float>> engine_logits(const std::string& directory, const s
   std::iota(all.begin(), all.end(), 0);
   const TensorView logits = sequence.step(*model, ids, all);
   return std::vector<float>(logits.f32(), logits.f32() + logits.elements());
+}
+
+Golden read_golden(const std::string& name) {
+  using namespace model::testing;
+  Golden golden{golden_ids(name, "prompt_ids"), golden_logits<float>(name, "golden.f32")};
+  const std::vector<int32_t> greedy = golden_ids(name, "greedy_ids");
+  // The last token decoded was not fed again.
+  golden.ids.insert(golden.ids.end(), greedy.begin(), greedy.end() - 1);
+  return golden;
 }
 
 }  // namespace coppice::train

@@ -50,24 +50,6 @@ Haystack draw_haystack(Random& random, Family family) {
   return roll < 18 ? Haystack::kH2 : Haystack::kH0;
 }
 
-int fact_tokens(Family family, const families::TaskOptions& options) {
-  switch (family) {
-    case Family::kMultiValue:
-    case Family::kConditioned:
-      return 24;
-    case Family::kUuid:
-      return 19;
-    case Family::kCounting:
-      return 56;
-    case Family::kVariables:
-      return 8 * (options.hops + 1);
-    case Family::kCopy:
-      return std::max(8, options.tokens / 8) + 2;
-    default:
-      return 8;
-  }
-}
-
 void grade(const Twin& twin, const std::vector<Lesson>& lessons, FamilyScore& score) {
   torch::NoGradGuard no_grad;
   const Batch batch = make_batch(lessons, 0.0, 1, 0);
@@ -89,6 +71,24 @@ void grade(const Twin& twin, const std::vector<Lesson>& lessons, FamilyScore& sc
 }
 
 }  // namespace
+
+int fact_tokens(Family family, const families::TaskOptions& options) {
+  switch (family) {
+    case Family::kMultiValue:
+    case Family::kConditioned:
+      return 24;
+    case Family::kUuid:
+      return 19;
+    case Family::kCounting:
+      return 56;
+    case Family::kVariables:
+      return 8 * (options.hops + 1);
+    case Family::kCopy:
+      return std::max(8, options.tokens / 8) + 2;
+    default:
+      return 8;
+  }
+}
 
 const std::vector<FamilyStage>& family_stages() {
   static const std::vector<FamilyStage> stages = {{128, 200, 600},  {192, 150, 600},

@@ -23,6 +23,9 @@ const std::vector<FamilyStage>& family_stages();
 // The length of one step's lessons: a quarter of the stage's up to all of it, log-uniform.
 int draw_length(storefront::Random& random, int stage_tokens);
 
+// What a fact that may be asked takes of a context, about.
+int fact_tokens(families::Family family, const families::TaskOptions& options);
+
 // One lesson of about `tokens`, context and questions; all families in the stage's shares.
 Expected<Lesson> family_lesson(const Bpe& bpe, uint64_t seed, int stage, int tokens);
 

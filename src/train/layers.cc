@@ -20,6 +20,12 @@ RopeTable rope_table(int64_t tokens, int64_t head_dim, double theta) {
   return {angle.cos().to(torch::kFloat32), angle.sin().to(torch::kFloat32)};
 }
 
+RopeTable rope_table(int64_t tokens, const std::vector<float>& inv_freq) {
+  const auto position = torch::arange(tokens, torch::kFloat32).unsqueeze(1);
+  const auto angle = (position * torch::tensor(inv_freq).unsqueeze(0)).to(torch::kFloat64);
+  return {angle.cos().to(torch::kFloat32), angle.sin().to(torch::kFloat32)};
+}
+
 torch::Tensor rope(const torch::Tensor& x, const RopeTable& table) {
   const auto halves = x.chunk(2, -1);
   return torch::cat({halves[0] * table.cos - halves[1] * table.sin,

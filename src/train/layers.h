@@ -4,6 +4,8 @@
 // Fails:   throws c10::Error on wrong shapes, as torch does.
 #pragma once
 
+#include <vector>
+
 #include <torch/types.h>
 
 namespace coppice::train {
@@ -18,11 +20,12 @@ struct RopeTable {
   torch::Tensor cos, sin;  // [T, D/2]
 };
 RopeTable rope_table(int64_t tokens, int64_t head_dim, double theta);
+// By inverse frequencies [D/2]; the angle is rounded to f32, as transformers and the engine do.
+RopeTable rope_table(int64_t tokens, const std::vector<float>& inv_freq);
 // x [B, H, T, D], rotate-half form.
 torch::Tensor rope(const torch::Tensor& x, const RopeTable& table);
 
-// scores [N, G, T, T] -> softmax over the last axis of scale * scores, columns after the row
-// masked.
-torch::Tensor causal_softmax(const torch::Tensor& scores, double scale);
+// [T, T]: -infinity in the columns after the row, else 0.
+torch::Tensor causal_mask(int64_t tokens);
 
 }  // namespace coppice::train

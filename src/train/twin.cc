@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
-#include "train/tensor_file.h"
+#include "train/checkpoint_reader.h"
 
 namespace coppice::train {
 namespace {
@@ -26,6 +26,14 @@ constexpr double kMatch = 2.2;
 constexpr double kCopy = 0.5;
 constexpr int64_t kSelfPairs = 8;  // fast pairs that keep a position from matching itself
 constexpr double kNotSelf = 4.5;
+
+// x W^T + bias, and the adapter's share.
+torch::Tensor adapted(const torch::Tensor& x, const torch::Tensor& w, const torch::Tensor& bias,
+                      const Adapter& adapter) {
+  const auto y = torch::linear(x, w, bias);
+  if (!adapter.down.defined()) return y;
+  return y + torch::linear(torch::linear(x, adapter.down), adapter.up);
+}
 
 torch::Tensor orthogonal(int64_t n) {
   return std::get<0>(torch::linalg_qr(torch::randn({n, n}))).contiguous();
@@ -80,11 +88,12 @@ void match_and_copy(TwinLayer& layer, const TwinConfig& c, const torch::Tensor& 
 
 }  // namespace
 
-Twin::Twin(const TwinConfig& config, uint64_t seed) : config_(config) {
+Twin::Twin(const TwinConfig& config) : config_(config) {
   const auto& c = config_;
   const int64_t q = c.num_attention_heads * c.head_dim;
   const int64_t kv = c.num_key_value_heads * c.head_dim;
   embed_ = torch::empty({c.vocab_size, c.hidden_size});
+  if (!c.tie_word_embeddings) head_ = torch::empty({c.vocab_size, c.hidden_size});
   norm_ = torch::ones({c.hidden_size});
   for (int64_t l = 0; l < c.num_hidden_layers; ++l) {
     TwinLayer layer;
@@ -93,14 +102,27 @@ Twin::Twin(const TwinConfig& config, uint64_t seed) : config_(config) {
     layer.k = torch::empty({kv, c.hidden_size});
     layer.v = torch::empty({kv, c.hidden_size});
     layer.o = torch::empty({c.hidden_size, q});
+    if (c.attention_bias) {
+      layer.q_bias = torch::zeros({q});
+      layer.k_bias = torch::zeros({kv});
+      layer.v_bias = torch::zeros({kv});
+    }
+    if (c.attention_output_bias) layer.o_bias = torch::zeros({c.hidden_size});
+    if (c.qk_norm) {
+      layer.q_norm = torch::ones({c.head_dim});
+      layer.k_norm = torch::ones({c.head_dim});
+    }
     layer.post_norm = torch::ones({c.hidden_size});
     layer.gate = torch::empty({c.intermediate_size, c.hidden_size});
     layer.up = torch::empty({c.intermediate_size, c.hidden_size});
     layer.down = torch::empty({c.hidden_size, c.intermediate_size});
     layers_.push_back(layer);
   }
-  init(seed);
   name_parameters();
+}
+
+Twin::Twin(const TwinConfig& config, uint64_t seed) : Twin(config) {
+  init(seed);
   for (auto& [name, tensor] : named_) tensor.requires_grad_(true);
 }
 
@@ -118,6 +140,7 @@ void Twin::init(uint64_t seed) {
   const double fan_f = 1.0 / std::sqrt(static_cast<double>(c.intermediate_size));
   embed_.normal_(0.0, kEmbedStd);
   embed_.select(1, 0).fill_(kConstant);
+  if (head_.defined()) head_.normal_(0.0, fan_e);
   for (TwinLayer& layer : layers_) {
     for (torch::Tensor* w : {&layer.q, &layer.k, &layer.v, &layer.gate, &layer.up}) {
       w->normal_(0.0, fan_e);
@@ -137,128 +160,92 @@ void Twin::init(uint64_t seed) {
 }
 
 void Twin::name_parameters() {
-  named_.emplace_back("model.embed_tokens.weight", embed_);
+  const auto add = [&](const std::string& name, const torch::Tensor& tensor) {
+    if (tensor.defined()) named_.emplace_back(name, tensor);
+  };
+  add("model.embed_tokens.weight", embed_);
   for (size_t l = 0; l < layers_.size(); ++l) {
     const std::string at = "model.layers." + std::to_string(l) + ".";
     const TwinLayer& layer = layers_[l];
-    named_.emplace_back(at + "input_layernorm.weight", layer.input_norm);
-    named_.emplace_back(at + "self_attn.q_proj.weight", layer.q);
-    named_.emplace_back(at + "self_attn.k_proj.weight", layer.k);
-    named_.emplace_back(at + "self_attn.v_proj.weight", layer.v);
-    named_.emplace_back(at + "self_attn.o_proj.weight", layer.o);
-    named_.emplace_back(at + "post_attention_layernorm.weight", layer.post_norm);
-    named_.emplace_back(at + "mlp.gate_proj.weight", layer.gate);
-    named_.emplace_back(at + "mlp.up_proj.weight", layer.up);
-    named_.emplace_back(at + "mlp.down_proj.weight", layer.down);
+    add(at + "input_layernorm.weight", layer.input_norm);
+    add(at + "self_attn.q_proj.weight", layer.q);
+    add(at + "self_attn.k_proj.weight", layer.k);
+    add(at + "self_attn.v_proj.weight", layer.v);
+    add(at + "self_attn.o_proj.weight", layer.o);
+    add(at + "self_attn.q_proj.bias", layer.q_bias);
+    add(at + "self_attn.k_proj.bias", layer.k_bias);
+    add(at + "self_attn.v_proj.bias", layer.v_bias);
+    add(at + "self_attn.o_proj.bias", layer.o_bias);
+    add(at + "self_attn.q_norm.weight", layer.q_norm);
+    add(at + "self_attn.k_norm.weight", layer.k_norm);
+    add(at + "post_attention_layernorm.weight", layer.post_norm);
+    add(at + "mlp.gate_proj.weight", layer.gate);
+    add(at + "mlp.up_proj.weight", layer.up);
+    add(at + "mlp.down_proj.weight", layer.down);
   }
-  named_.emplace_back("model.norm.weight", norm_);
+  add("model.norm.weight", norm_);
+  add("lm_head.weight", head_);
 }
 
-// x [B, T, E] (normed) -> attention output before o_proj [B, T, Hq*D].
-torch::Tensor Twin::attend(const TwinLayer& layer, const torch::Tensor& x, const RopeTable& table,
-                           const torch::Tensor& mask) const {
+void Twin::freeze() {
+  for (auto& [name, tensor] : named_) tensor.requires_grad_(false);
+}
+
+// x [B, T, E], the residual stream, normed and projected: heads in front, q and k turned.
+AttentionInputs Twin::project(int64_t index, const torch::Tensor& x, const RopeTable& table) const {
+  const TwinLayer& layer = layers_[static_cast<size_t>(index)];
   const auto& c = config_;
   const int64_t b = x.size(0), t = x.size(1), d = c.head_dim;
-  const int64_t hq = c.num_attention_heads, hkv = c.num_key_value_heads, group = hq / hkv;
-  const double scale = 1.0 / std::sqrt(static_cast<double>(d));
-  auto q = rope(torch::linear(x, layer.q).view({b, t, hq, d}).transpose(1, 2), table);
-  auto k = rope(torch::linear(x, layer.k).view({b, t, hkv, d}).transpose(1, 2), table);
-  auto v = torch::linear(x, layer.v).view({b, t, hkv, d}).transpose(1, 2);
-  // The query heads of a group stand one after another over their one K: [B*Hkv, group*T, D].
-  q = q.reshape({b * hkv, group * t, d});
-  auto scores = torch::bmm(q, k.reshape({b * hkv, t, d}).transpose(1, 2));
-  auto weights = torch::softmax(scores.view({b * hkv, group, t, t}) * scale + mask, -1);
-  auto out = torch::bmm(weights.view({b * hkv, group * t, t}), v.reshape({b * hkv, t, d}));
-  return out.view({b, hq, t, d}).transpose(1, 2).reshape({b, t, hq * d});
+  AttentionInputs in{index, x, rms_norm(x, layer.input_norm, c.rms_norm_eps), {}, {}, {}};
+  const auto heads = [&](const torch::Tensor& w, const torch::Tensor& bias, const Adapter& adapter,
+                         int64_t count) {
+    return adapted(in.u, w, bias, adapter).view({b, t, count, d});
+  };
+  const auto turned = [&](torch::Tensor y, const torch::Tensor& norm) {
+    if (norm.defined()) y = rms_norm(y, norm, c.rms_norm_eps);
+    return rope(y.transpose(1, 2), table);
+  };
+  in.q = turned(heads(layer.q, layer.q_bias, layer.q_adapter, c.num_attention_heads), layer.q_norm);
+  in.k = turned(heads(layer.k, layer.k_bias, layer.k_adapter, c.num_key_value_heads), layer.k_norm);
+  in.v = heads(layer.v, layer.v_bias, layer.v_adapter, c.num_key_value_heads).transpose(1, 2);
+  return in;
 }
 
-torch::Tensor Twin::hidden(const torch::Tensor& tokens) const {
-  const RopeTable table = rope_table(tokens.size(1), config_.head_dim, config_.rope_theta);
-  const torch::Tensor mask = causal_mask(tokens.size(1));
+// Every row sees all before it -> [B, Hq, T, D].
+torch::Tensor Twin::attend(const AttentionInputs& in, const torch::Tensor& mask) const {
+  const int64_t b = in.q.size(0), t = in.q.size(2), d = config_.head_dim;
+  const int64_t hq = in.q.size(1), hkv = in.k.size(1), group = hq / hkv;
+  const double scale = 1.0 / std::sqrt(static_cast<double>(d));
+  // The query heads of a group stand one after another over their one K: [B*Hkv, group*T, D].
+  const auto q = in.q.reshape({b * hkv, group * t, d});
+  auto scores = torch::bmm(q, in.k.reshape({b * hkv, t, d}).transpose(1, 2));
+  auto weights = torch::softmax(scores.view({b * hkv, group, t, t}) * scale + mask, -1);
+  auto out = torch::bmm(weights.view({b * hkv, group * t, t}), in.v.reshape({b * hkv, t, d}));
+  return out.view({b, hq, t, d});
+}
+
+torch::Tensor Twin::hidden(const torch::Tensor& tokens, AttentionHook* hook) const {
+  const auto& c = config_;
+  const int64_t b = tokens.size(0), t = tokens.size(1);
+  const RopeTable table = c.rope_inv_freq.empty() ? rope_table(t, c.head_dim, c.rope_theta)
+                                                  : rope_table(t, c.rope_inv_freq);
+  const torch::Tensor mask = hook ? torch::Tensor() : causal_mask(t);
   auto x = torch::embedding(embed_, tokens);  // [B, T, E]
-  for (const TwinLayer& layer : layers_) {
-    const auto h = rms_norm(x, layer.input_norm, config_.rms_norm_eps);
-    x = x + torch::linear(attend(layer, h, table, mask), layer.o);
-    const auto m = rms_norm(x, layer.post_norm, config_.rms_norm_eps);
+  for (int64_t l = 0; l < c.num_hidden_layers; ++l) {
+    const TwinLayer& layer = layers_[static_cast<size_t>(l)];
+    const AttentionInputs in = project(l, x, table);
+    const auto out = hook ? hook->attend(in) : attend(in, mask);
+    const auto a = out.transpose(1, 2).reshape({b, t, c.num_attention_heads * c.head_dim});
+    x = x + adapted(a, layer.o, layer.o_bias, layer.o_adapter);
+    const auto m = rms_norm(x, layer.post_norm, c.rms_norm_eps);
     x = x +
         torch::linear(swiglu(torch::linear(m, layer.gate), torch::linear(m, layer.up)), layer.down);
   }
-  return rms_norm(x, norm_, config_.rms_norm_eps);
+  return rms_norm(x, norm_, c.rms_norm_eps);
 }
 
 torch::Tensor Twin::logits(const torch::Tensor& hidden) const {
-  return torch::linear(hidden, embed_);
-}
-
-Expected<TwinConfig> TwinConfig::load(const std::filesystem::path& file) {
-  TRY(const std::string text, read_file(file.string()));
-  const auto json = ordered_json::parse(text, nullptr, false);
-  const std::string name = file.string();
-  if (!json.is_object()) return fail(ErrorCode::kCorrupt, name + ": not a JSON object");
-  TwinConfig c;
-  std::string missing;
-  const auto integer = [&](const char* key, int64_t& out) {
-    const auto at = json.find(key);
-    const bool good = at != json.end() && at->is_number_integer() && at->get<int64_t>() >= 1 &&
-                      at->get<int64_t>() <= (int64_t{1} << 24);
-    if (good) out = at->get<int64_t>();
-    if (!good) missing = key;
-  };
-  integer("vocab_size", c.vocab_size);
-  integer("hidden_size", c.hidden_size);
-  integer("num_hidden_layers", c.num_hidden_layers);
-  integer("num_attention_heads", c.num_attention_heads);
-  integer("num_key_value_heads", c.num_key_value_heads);
-  integer("head_dim", c.head_dim);
-  integer("intermediate_size", c.intermediate_size);
-  integer("max_position_embeddings", c.max_position_embeddings);
-  if (!missing.empty())
-    return fail(ErrorCode::kCorrupt, name + ": " + missing + ": no integer >= 1");
-  const auto number = [&](const char* key, double& out) {
-    const auto at = json.find(key);
-    if (at != json.end() && at->is_number() && at->get<double>() > 0)
-      out = at->get<double>();
-    else
-      missing = key;
-  };
-  number("rms_norm_eps", c.rms_norm_eps);
-  const auto scaling = json.find("rope_parameters");
-  if (json.contains("rope_theta") || scaling == json.end())
-    number("rope_theta", c.rope_theta);
-  else if (scaling->is_object())
-    c.rope_theta = scaling->value("rope_theta", c.rope_theta);
-  if (!missing.empty()) return fail(ErrorCode::kCorrupt, name + ": " + missing + ": no number > 0");
-  if (c.num_attention_heads % c.num_key_value_heads != 0 || c.head_dim % 2 != 0) {
-    return fail(ErrorCode::kUnsupported, name + ": heads must divide by KV heads, head_dim by 2");
-  }
-  if (!json.value("tie_word_embeddings", false)) {
-    return fail(ErrorCode::kUnsupported, name + ": tie_word_embeddings: the twin is always tied");
-  }
-  return c;
-}
-
-Status TwinConfig::save(const std::filesystem::path& file, const std::string& dtype) const {
-  const ordered_json json = {{"architectures", {"LlamaForCausalLM"}},
-                             {"model_type", "llama"},
-                             {"vocab_size", vocab_size},
-                             {"hidden_size", hidden_size},
-                             {"intermediate_size", intermediate_size},
-                             {"num_hidden_layers", num_hidden_layers},
-                             {"num_attention_heads", num_attention_heads},
-                             {"num_key_value_heads", num_key_value_heads},
-                             {"head_dim", head_dim},
-                             {"hidden_act", "silu"},
-                             {"max_position_embeddings", max_position_embeddings},
-                             {"rope_theta", rope_theta},
-                             {"rms_norm_eps", rms_norm_eps},
-                             {"attention_bias", false},
-                             {"mlp_bias", false},
-                             {"tie_word_embeddings", true},
-                             {"bos_token_id", 0},
-                             {"eos_token_id", 1},
-                             {"pad_token_id", 2},
-                             {"torch_dtype", dtype}};
-  return write_file(file.string(), json.dump(2) + "\n");
+  return torch::linear(hidden, head_.defined() ? head_ : embed_);
 }
 
 Status Twin::save(const std::filesystem::path& dir, torch::Dtype dtype) const {
@@ -272,11 +259,13 @@ Status Twin::save(const std::filesystem::path& dir, torch::Dtype dtype) const {
   return write_file((dir / "generation_config.json").string(), generation.dump(2) + "\n");
 }
 
-Expected<Twin> Twin::load(const std::filesystem::path& dir) {
-  TRY(const TwinConfig config, TwinConfig::load(dir / "config.json"));
-  TRY(const TensorFile file, read_tensors(dir / "model.safetensors"));
-  Twin twin(config, 0);
-  TRY_STATUS(copy_tensors(file, "", twin.parameters(), (dir / "model.safetensors").string()));
+Expected<Twin> Twin::load(const std::filesystem::path& path) {
+  TRY(const auto reader, CheckpointReader::open(path.string()));
+  Twin twin(TwinConfig::of(reader.config()));
+  for (auto& [name, tensor] : twin.named_) {
+    TRY_STATUS(reader.read(name, tensor.sizes().vec(), tensor.data_ptr<float>()));
+    tensor.requires_grad_(true);
+  }
   return twin;
 }
 

@@ -1,5 +1,7 @@
-// What:    the network's twin: transformers' LlamaForCausalLM in libtorch.
-// Owns:    its parameters, f32, under the checkpoint's names.
+// What:    the network's twin: Llama and its kin (Mistral, Qwen2, Qwen3) in libtorch, as
+// transformers
+//          has them.
+// Owns:    its parameters, f32, under the checkpoint's names. A copy shares them.
 // Threads: one caller; torch's own threads inside.
 // Fails:   kCorrupt or kUnsupported (file, field) when a directory cannot be read.
 //
@@ -9,37 +11,30 @@
 
 #include <filesystem>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include <torch/types.h>
 
 #include "coppice/error.h"
+#include "train/attention_hook.h"
 #include "train/layers.h"
+#include "train/tensor_file.h"
+#include "train/twin_config.h"
 
 namespace coppice::train {
 
-struct TwinConfig {
-  int64_t vocab_size = 1024;
-  int64_t hidden_size = 256;
-  int64_t num_hidden_layers = 4;
-  int64_t num_attention_heads = 4;
-  int64_t num_key_value_heads = 2;
-  int64_t head_dim = 64;
-  int64_t intermediate_size = 768;
-  int64_t max_position_embeddings = 8192;
-  double rope_theta = 1e5;
-  double rms_norm_eps = 1e-5;
-
-  static Expected<TwinConfig> load(const std::filesystem::path& file);
-  // config.json as transformers reads it; dtype is "bfloat16" or "float32".
-  Status save(const std::filesystem::path& file, const std::string& dtype) const;
+// A low-rank addition to a projection [out, in]: up * down.
+struct Adapter {
+  torch::Tensor down, up;  // [rank, in], [out, rank]; undefined: none
 };
 
 struct TwinLayer {
-  torch::Tensor input_norm;      // [E]
-  torch::Tensor q, k, v;         // [Hq*D, E], [Hkv*D, E], [Hkv*D, E]
-  torch::Tensor o;               // [E, Hq*D]
+  torch::Tensor input_norm;                      // [E]
+  torch::Tensor q, k, v;                         // [Hq*D, E], [Hkv*D, E], [Hkv*D, E]
+  torch::Tensor o;                               // [E, Hq*D]
+  torch::Tensor q_bias, k_bias, v_bias, o_bias;  // [out] or undefined
+  torch::Tensor q_norm, k_norm;                  // [D] or undefined
+  Adapter q_adapter, k_adapter, v_adapter, o_adapter;
   torch::Tensor post_norm;       // [E]
   torch::Tensor gate, up, down;  // [F, E], [F, E], [E, F]
 };
@@ -49,30 +44,43 @@ class Twin {
   // Weights drawn from the seed; see init() in twin.cc for what is structured.
   Twin(const TwinConfig& config, uint64_t seed);
 
-  // tokens [B, T] int64 -> last hidden states after the final norm [B, T, E].
-  torch::Tensor hidden(const torch::Tensor& tokens) const;
+  // tokens [B, T] int64 -> last hidden states after the final norm [B, T, E]. With a hook,
+  // attention is the hook's; without, every row sees all before it.
+  torch::Tensor hidden(const torch::Tensor& tokens, AttentionHook* hook = nullptr) const;
   // hidden states [..., E] -> logits [..., V].
   torch::Tensor logits(const torch::Tensor& hidden) const;
 
   const TwinConfig& config() const { return config_; }
   // Every parameter under its checkpoint name, in a fixed order.
-  const std::vector<std::pair<std::string, torch::Tensor>>& parameters() const { return named_; }
+  const NamedTensors& parameters() const { return named_; }
+  const std::vector<TwinLayer>& layers() const { return layers_; }
+  void freeze();
+
+  // Adapters of q, k, v and o in every layer, adding nothing yet; the twin's copies made before
+  // stay without. "layers.0.q.down", "layers.0.q.up", ...
+  void add_adapters(int64_t rank, uint64_t seed);
+  NamedTensors adapters() const;
+  // Parameters [as parameters()] with the adapters' products added.
+  NamedTensors merged() const;
 
   // config.json, model.safetensors (f32 or bf16), generation_config.json.
   Status save(const std::filesystem::path& dir, torch::Dtype dtype) const;
-  static Expected<Twin> load(const std::filesystem::path& dir);
+  // A directory (or GGUF file) that the engine can load.
+  static Expected<Twin> load(const std::filesystem::path& path);
 
  private:
-  torch::Tensor attend(const TwinLayer& layer, const torch::Tensor& x, const RopeTable& table,
-                       const torch::Tensor& mask) const;
+  explicit Twin(const TwinConfig& config);  // weights not yet set
+  AttentionInputs project(int64_t index, const torch::Tensor& x, const RopeTable& table) const;
+  torch::Tensor attend(const AttentionInputs& in, const torch::Tensor& mask) const;
   void init(uint64_t seed);
   void name_parameters();
 
   TwinConfig config_;
-  torch::Tensor embed_;  // [V, E], tied with the output
+  torch::Tensor embed_;  // [V, E]
+  torch::Tensor head_;   // [V, E], or undefined: tied to embed_
   std::vector<TwinLayer> layers_;
   torch::Tensor norm_;  // [E]
-  std::vector<std::pair<std::string, torch::Tensor>> named_;
+  NamedTensors named_;
 };
 
 }  // namespace coppice::train

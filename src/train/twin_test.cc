@@ -90,7 +90,11 @@ TEST(Twin, SavesAndLoadsItself) {
   ASSERT_TRUE(twin.save(dir, torch::kFloat32));
   const auto same = Twin::load(dir);
   ASSERT_TRUE(same) << same.error().message;
-  EXPECT_TRUE(torch::equal(logits_of(*same, ids), logits_of(twin, ids)));
+  for (size_t i = 0; i < twin.parameters().size(); ++i) {
+    EXPECT_TRUE(torch::equal(same->parameters()[i].second, twin.parameters()[i].second));
+  }
+  // A loaded twin rounds its frequencies as the engine does.
+  EXPECT_TRUE(torch::allclose(logits_of(*same, ids), logits_of(twin, ids), 1e-4, 1e-4));
   ASSERT_TRUE(twin.save(dir, torch::kBFloat16));
   const auto rounded = Twin::load(dir);
   ASSERT_TRUE(rounded) << rounded.error().message;
@@ -126,7 +130,8 @@ TEST(TwinConfig, NamesTheFieldItCannotUse) {
   EXPECT_NE(error_with("num_hidden_layers", 1e300).find("num_hidden_layers"), std::string::npos);
   EXPECT_NE(error_with("num_key_value_heads", 3).find("heads"), std::string::npos);
   EXPECT_NE(error_with("rms_norm_eps", -1).find("rms_norm_eps"), std::string::npos);
-  EXPECT_NE(error_with("tie_word_embeddings", false).find("tied"), std::string::npos);
+  EXPECT_NE(error_with("tie_word_embeddings", "no").find("tie_word_embeddings"), std::string::npos);
+  EXPECT_NE(error_with("hidden_act", "gelu").find("hidden_act"), std::string::npos);
   EXPECT_EQ(error_with("rope_theta", 5e5), "");
 }
 
