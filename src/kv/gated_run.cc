@@ -142,7 +142,7 @@ void GatedRuns::describe(GatedRun& run, int32_t rows, std::span<ops::GateList> l
 }
 
 void GatedRuns::commit(GatedRun& run, int32_t rows, std::span<const ops::GateList> lists) {
-  std::vector<ops::PageId> unused;
+  std::vector<ops::PageId>& unused = scratch_;
   for (int32_t list = 0; list < lists_; ++list) {
     const size_t i = GatedRun::at(list);
     const ops::GateList& state = lists[i];
@@ -163,6 +163,7 @@ void GatedRuns::commit(GatedRun& run, int32_t rows, std::span<const ops::GateLis
   }
   pool_.give_back(unused);
   run.owned -= std::ssize(unused);
+  unused.clear();
   run.stock.clear();
   run.reserved = 0;
 }

@@ -121,6 +121,7 @@ class GatedRuns {
   PagePool& pool_;
   const int32_t lists_;
   const int32_t page_slots_;
+  std::vector<ops::PageId> scratch_;
 };
 
 }  // namespace coppice::kv

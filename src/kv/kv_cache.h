@@ -106,7 +106,7 @@ struct KvStats {
   int64_t tokens_held = 0;       // over all nodes, each once
   int64_t tokens_reclaimed = 0;  // since creation
   int64_t tokens_copied = 0;     // partial pages copied at branches, since creation
-  int64_t overlays = 0;          // boundaries of gated scopes at which a request may start
+  int64_t overlays = 0;          // of gated scopes' inner boundaries, that pressure may free
   int64_t overlays_freed = 0;    // under pressure, since creation
 };
 

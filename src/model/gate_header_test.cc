@@ -18,9 +18,7 @@ namespace {
 
 using nlohmann::json;
 
-GateHeader header_of(GateKind kind) {
-  return gate_header(kind, *open_golden("llama"));
-}
+GateHeader header_of(GateKind kind) { return gate_header(kind, *open_golden("llama")); }
 
 // Thresholds are compared with logits, so they must come back to the bit.
 TEST(GateHeader, NumbersComeBackToTheBit) {
