@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "model/test_gate.h"
 
 namespace coppice::engine {
 namespace {
@@ -111,6 +112,19 @@ EngineOptions golden_options(const std::string& model) {
   options.kv_budget = int64_t{64} << 20;
   options.seed = 1;
   return options;
+}
+
+std::string random_gate_file(const std::string& directory, const std::string& model,
+                             model::GateKind kind,
+                             const std::function<void(model::GateHeader&)>& edit) {
+  const auto base = model::Checkpoint::open(golden_options(model).model);
+  CHECK(base.has_value());
+  model::GateHeader header = model::testing::gate_header(kind, **base);
+  if (edit) edit(header);
+  const std::string path =
+      directory + "/" + model + "-" + std::string(model::gate_kind_name(kind)) + ".safetensors";
+  CHECK(model::write_gate_file(path, header, model::testing::random_gate(header, 1)).has_value());
+  return path;
 }
 
 std::vector<TokenId> token_noise(uint32_t seed, size_t count, TokenId first, TokenId vocab) {

@@ -13,6 +13,7 @@
 #include "coppice/options.h"
 #include "engine/core.h"
 #include "engine/loader.h"
+#include "model/gate_header.h"
 
 namespace coppice::engine {
 
@@ -97,6 +98,11 @@ class ListTokenizer : public text::Tokenizer {
 
 // Options for a golden model under tests/data/models, backend "ref", one thread, small budget.
 EngineOptions golden_options(const std::string& model);
+// A gate with random weights for a golden model, written into `directory` (model/test_gate.h);
+// edit: changes its header first. Its path.
+std::string random_gate_file(const std::string& directory, const std::string& model,
+                             model::GateKind kind,
+                             const std::function<void(model::GateHeader&)>& edit = {});
 // Ids in [first, vocab) that look like nothing in particular but are the same every time.
 std::vector<TokenId> token_noise(uint32_t seed, size_t count, TokenId first, TokenId vocab);
 // prefix, then tail.

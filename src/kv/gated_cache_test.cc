@@ -138,6 +138,23 @@ TEST(GatedCache, PressureFreesOverlaysOfInnerBoundariesFirst) {
   EXPECT_EQ(rig.cache->stats().bytes_held, 0);
 }
 
+TEST(GatedCache, AReplayPastSeveralFreedOverlaysIsHeldOnce) {
+  Rig rig(60);
+  const SequenceId a = rig.open_gated(counting(100), kQuarter, {20, 40, 60, 80});
+  rig.finish(a);
+  rig.close(a);
+  while (rig.cache->stats().overlays > 0) {
+    rig.cache->set_budget(rig.cache->stats().bytes_held - rig.cache->stats().page_bytes);
+  }
+  ASSERT_EQ(rig.cache->stats().tokens_held, 100);
+  rig.cache->set_budget(60 * rig.shape_.column_bytes());
+  const SequenceId b = rig.open_gated(counting(70) + counting(5, 1000), kQuarter);
+  EXPECT_EQ(rig.finish(b, 8), 75);
+  EXPECT_EQ(rig.cache->stats().tokens_held, 105);
+  rig.close(b);
+  EXPECT_EQ(rig.held_gated(counting(65)), 60);
+}
+
 TEST(GatedCache, PinnedBoundariesKeepTheirOverlays) {
   Rig rig(40);
   const SequenceId a = rig.open_gated(counting(60), kQuarter, {20});

@@ -131,7 +131,8 @@ class PrefixTree {
   void start_run(Node* node);
   GatedRuns& runs() { return runs_; }
   const GatedRuns& runs() const { return runs_; }
-  // Where `rest`, the tokens below `node`, parts from what its children hold.
+  // Where `rest`, the tokens below `node`, parts from what is held there, and where runs end on the
+  // way.
   std::vector<int64_t> partings(const Node* node, std::span<const TokenId> rest) const;
   void refresh_gated(Node* node) { refresh(node); }
 
@@ -185,6 +186,8 @@ class PrefixTree {
   void cut_front(Node* node, int64_t at);
   void drop_if_held_beside(Node* leaf);
   void find_start(Node* from, std::span<const TokenId> tokens, Count count, Start& best) const;
+  void find_partings(const Node* node, std::span<const TokenId> rest,
+                     std::vector<int64_t>& out) const;
   Node* split_gated(Node* node, int64_t at);
   void hang_below(Node* node, Node* upper);
   void release_gated(Node* tail, uint64_t clock);

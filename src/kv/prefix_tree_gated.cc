@@ -73,17 +73,25 @@ void PrefixTree::find_start(Node* from, std::span<const TokenId> tokens, Count c
 
 std::vector<int64_t> PrefixTree::partings(const Node* node, std::span<const TokenId> rest) const {
   std::vector<int64_t> out;
+  find_partings(node, rest, out);
+  return out;
+}
+
+void PrefixTree::find_partings(const Node* node, std::span<const TokenId> rest,
+                               std::vector<int64_t>& out) const {
   const auto visit = [&](const Node* child) {
     const int64_t same = common_prefix(child->tokens, rest);
-    if (same > 0 && !child->unpublished()) out.push_back(node->end() + same);
-    return same > 0;
+    if (same == 0 || child->unpublished()) return same > 0;
+    out.push_back(node->end() + same);
+    // Held further on, but its overlay was freed: what rewrites it must end where it ends.
+    if (same == child->size()) find_partings(child, rest.subspan(static_cast<size_t>(same)), out);
+    return true;
   };
   const size_t here = first_not_before(node, rest);
   for (size_t i = here; i < node->children.size() && visit(node->children[i].get()); ++i) {
   }
   for (size_t i = here; i > 0 && visit(node->children[i - 1].get()); --i) {
   }
-  return out;
 }
 
 void PrefixTree::dropped_positions(const Node* node, int32_t list, std::span<int32_t> out) const {
