@@ -80,9 +80,10 @@ class Engine {
   // Administrative commands run between steps; these wait for the outcome.
   // kOverloaded: the pin would keep memory that running requests were promised. While a pin with a
   // time to live (ttl_seconds > 0) takes the room that a request needs, the request waits.
-  // tier: of the requests that it is for; default: the engine's.
+  // tier, exact: as in the requests that it is for; default: the engine's tier.
   Expected<PinInfo> pin(std::vector<TokenId> tokens, const std::string& cache_salt,
-                        double ttl_seconds, std::optional<KvTier> tier = {});
+                        double ttl_seconds, std::optional<KvTier> tier = {},
+                        const std::vector<TokenRange>& exact = {});
   bool unpin(uint64_t pin);
   void flush();
   Status set_budget(int64_t bytes);

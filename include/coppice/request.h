@@ -70,7 +70,7 @@ struct Usage {
   int64_t cached_tokens = 0;     // prompt tokens this request did not evaluate
   int64_t evaluated_tokens = 0;  // rows that entered the embedding for it
   // Under a gate, at the end: what was kept of its computed tokens, per layer; else empty.
-  std::vector<double> keep_ratio;
+  std::vector<double> keep_ratio = {};
   int64_t kv_bytes = 0;  // of its path's keys and values, shared or not, at the end
 };
 
@@ -88,7 +88,7 @@ struct KvReceipt {
   int64_t bytes_reclaimable = 0;  // of them, what no live request uses: kept for later ones
   int64_t bytes_unshared = 0;     // sum over live requests of their tokens x bytes per token
   // With a gate loaded: what is kept of the live requests' computed tokens.
-  std::optional<double> keep_ratio;
+  std::optional<double> keep_ratio = {};
   // What live requests would hold alone over what they hold together.
   double sharing_factor() const {
     const int64_t used = bytes_held - bytes_reclaimable;

@@ -268,6 +268,7 @@ Status check_prompt(const std::vector<TokenId>& prompt, int64_t vocab, int64_t c
   return {};
 }
 
+// Ascending, and apart.
 Expected<std::vector<TokenRange>> sorted_ranges(std::vector<TokenRange> ranges, int64_t tokens) {
   for (size_t i = 0; i < ranges.size(); ++i) {
     if (ranges[i].begin >= 0 && ranges[i].begin <= ranges[i].end && ranges[i].end <= tokens) {
@@ -278,7 +279,17 @@ Expected<std::vector<TokenRange>> sorted_ranges(std::vector<TokenRange> ranges, 
                     std::to_string(ranges[i].end) + "); it takes tokens of the prompt, 0 to " +
                     std::to_string(tokens));
   }
-  return ranges;
+  std::ranges::sort(ranges, {}, &TokenRange::begin);
+  std::vector<TokenRange> out;
+  for (const TokenRange& range : ranges) {
+    if (range.begin == range.end) continue;
+    if (!out.empty() && range.begin <= out.back().end) {
+      out.back().end = std::max(out.back().end, range.end);
+    } else {
+      out.push_back(range);
+    }
+  }
+  return out;
 }
 
 Expected<std::vector<int64_t>> sorted_places(std::vector<int64_t> places, int64_t tokens) {
@@ -293,6 +304,16 @@ Expected<std::vector<int64_t>> sorted_places(std::vector<int64_t> places, int64_
 }
 
 }  // namespace
+
+Status mark_exact(const std::vector<TokenRange>& exact, std::vector<TokenId>& tokens) {
+  TRY(const auto ranges, sorted_ranges(exact, std::ssize(tokens)));
+  for (const TokenRange& range : ranges) {
+    for (int64_t i = range.begin; i < range.end; ++i) {
+      tokens[static_cast<size_t>(i)] |= kv::kExactToken;
+    }
+  }
+  return {};
+}
 
 Expected<std::shared_ptr<const Submission>> prepare(Request request,
                                                     std::shared_ptr<Observer> observer,

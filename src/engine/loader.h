@@ -43,6 +43,8 @@ Expected<std::shared_ptr<const Submission>> prepare(Request request,
                                                     const Parts& parts, const Limits& limits,
                                                     const Tiers& tiers, const std::string& model,
                                                     RequestId number, uint64_t default_seed);
+// Marks tokens that no gate may drop, as the cache's keys have it. kInvalidArgument: not of these.
+Status mark_exact(const std::vector<TokenRange>& exact, std::vector<TokenId>& tokens);
 // The tier a request runs in. kInvalidArgument: it is not served here, and why.
 Expected<KvTier> serve_tier(const Tiers& tiers, std::optional<KvTier> asked);
 // What requests share prefixes within: the model, the tier with its gate, and the salt.
