@@ -1,6 +1,5 @@
 // The invariants of prefix_tree.h, by number.
 #include <algorithm>
-#include <source_location>
 #include <string>
 #include <unordered_map>
 
@@ -10,11 +9,10 @@
 namespace coppice::kv {
 namespace {
 
-void invariant(int number, bool holds,
-               std::source_location where = std::source_location::current()) {
+void invariant(int number, bool holds, int line = __builtin_LINE()) {
   if (holds) return;
   const std::string text = "kv cache: invariant " + std::to_string(number) + " is broken";
-  check_failed(text.c_str(), where.file_name(), static_cast<int>(where.line()));
+  check_failed(text.c_str(), __FILE__, line);
 }
 
 bool on_path(const Node* node, const Node* below) {

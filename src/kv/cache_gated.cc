@@ -39,7 +39,7 @@ void Cache::place_gated(const Scope& scope, SequenceId id, Sequence& s) {
   if (!s.tier->decode_gate) s.boundaries.push_back(s.prompt);
   std::erase_if(s.boundaries, [&](int64_t at) { return at <= 0 || at > total; });
   std::ranges::sort(s.boundaries);
-  s.boundaries.erase(std::ranges::unique(s.boundaries).begin(), s.boundaries.end());
+  s.boundaries.erase(std::unique(s.boundaries.begin(), s.boundaries.end()), s.boundaries.end());
   s.tail = tree_.add_tail(branch, rest, id, s.tier->decode_gate ? INT64_MAX : s.prompt);
 }
 
