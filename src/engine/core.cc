@@ -73,6 +73,9 @@ bool Core::step(double now_seconds) {
 // Pages are held from the reservation on, so a step's peak lies before its commit.
 void Core::observe_peak(const kv::Step& step) {
   const kv::KvStats kv = parts_.cache->stats();
+  const bool rises = std::ranges::any_of(
+      scheduler_.live(), [&](const auto& s) { return kv.bytes_held > s->result.kv.bytes_held; });
+  if (!rises && kv.bytes_held <= stats_.peak.bytes_held) return;
   int64_t tokens = static_cast<int64_t>(step.tokens.size());
   double computed = 0, kept = 0;
   for (const auto& s : scheduler_.live()) {

@@ -14,6 +14,8 @@ namespace {
 
 // More than any machine has; sums with it stay within 64 bits.
 constexpr int64_t kMostPages = int64_t{1} << 60;
+// Each ends a run, and a run is a node and a step of its own.
+constexpr size_t kMostBoundaries = 256;
 
 DType element(KvType type) {
   switch (type) {
@@ -293,6 +295,11 @@ Expected<std::vector<TokenRange>> sorted_ranges(std::vector<TokenRange> ranges, 
 }
 
 Expected<std::vector<int64_t>> sorted_places(std::vector<int64_t> places, int64_t tokens) {
+  if (places.size() > kMostBoundaries) {
+    return fail(ErrorCode::kInvalidArgument, "boundaries holds " + std::to_string(places.size()) +
+                                                 " places; it takes up to " +
+                                                 std::to_string(kMostBoundaries));
+  }
   for (size_t i = 0; i < places.size(); ++i) {
     if (places[i] >= 0 && places[i] <= tokens) continue;
     return fail(ErrorCode::kInvalidArgument,
@@ -300,6 +307,7 @@ Expected<std::vector<int64_t>> sorted_places(std::vector<int64_t> places, int64_
                     "; it takes 0 to the prompt's " + std::to_string(tokens) + " tokens");
   }
   std::ranges::sort(places);
+  places.erase(std::unique(places.begin(), places.end()), places.end());
   return places;
 }
 

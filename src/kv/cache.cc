@@ -205,7 +205,8 @@ void Cache::close(SequenceId id) {
 
 int64_t Cache::worst_case_bytes(int64_t total_tokens, const OpenOptions& options) const {
   if (options.tier != nullptr) {
-    return gated_pages(*options.tier, total_tokens, std::ssize(options.boundaries) + 1) *
+    const int64_t own = options.tier->decode_gate ? 1 : 2;  // at the prompt's end
+    return gated_pages(*options.tier, total_tokens, std::ssize(options.boundaries) + own) *
            pool_.page_bytes();
   }
   return columns_for(total_tokens, page_slots_) * lists_ * pool_.page_bytes();

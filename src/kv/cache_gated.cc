@@ -96,10 +96,18 @@ int64_t Cache::owed_gated(const Sequence& s) {
   };
   const auto owe = [&](const Node* node, int64_t end) {
     const int64_t from = node->computed_end();
-    const int64_t stock = node->gated != nullptr ? std::ssize(node->gated->stock) : 0;
-    return std::max<int64_t>(0, gated_pages(*s.tier, end - from, ahead(from, end)) - stock);
+    if (end <= from) return int64_t{0};
+    const GatedRun* run = node->gated.get();
+    const int64_t stock = run != nullptr ? std::ssize(run->stock) : 0;
+    int64_t pages = gated_pages(*s.tier, end - from, ahead(from, end));
+    // Inside a run that goes on no boundary costs anything.
+    if (run != nullptr && stock == 0 && next_boundary(s, from) >= end) {
+      pages = tree_.runs().pages_for(run, nullptr, static_cast<int32_t>(end - from)) +
+              pool_.pages_for((end - from) * lists_) + 1;
+    }
+    return std::max<int64_t>(0, pages - stock);
   };
-  int64_t pages = owe(s.tail, std::max(s.promised, s.tail->end()));
+  int64_t pages = owe(s.tail, s.promised);
   for (Node* node = s.tail->parent; !node->complete(); node = node->parent) {
     if (node->admission_mark == admission_mark_) break;
     node->admission_mark = admission_mark_;

@@ -199,10 +199,22 @@ void GatedRuns::pack(GatedRun& run, int64_t position, int32_t window) {
     give_back_dropped(run, list, packed, held);
     run.dropped_starts[i] = from;
     run.dropped_counts[i] = end - from;
-    run.positions[i] = {};
     run.inner[i] = run.counts[i] / page_slots_ * page_slots_;
   }
   run.tail = GatedRun::Tail::kOverlay;
+  // What was room for steps is memory that no budget counts: it goes, capacity and all.
+  std::vector<std::vector<int32_t>>(run.size()).swap(run.positions);
+  std::vector<ops::PageId>().swap(run.stock);
+  std::vector<int32_t>().swap(run.stock_begin);
+  PageRows overlay(lists_);
+  for (int32_t list = 0; list < lists_; ++list) {
+    overlay.widen(columns(run.dropped_counts[GatedRun::at(list)]));
+  }
+  for (int32_t list = 0; list < lists_; ++list) {
+    std::copy_n(run.dropped.row(list), columns(run.dropped_counts[GatedRun::at(list)]),
+                overlay.row(list));
+  }
+  std::swap(run.dropped, overlay);
 }
 
 void GatedRuns::drop_overlay(GatedRun& run) {
@@ -212,8 +224,10 @@ void GatedRuns::drop_overlay(GatedRun& run) {
     give_back_dropped(run, list, 0, columns(run.dropped_counts[i]));
     run.dropped_counts[i] = 0;
   }
-  charge(run, -std::ssize(run.memory) * int64_t{sizeof(float)});
-  run.memory = {};
+  charge(run, -run.memory_bytes());
+  std::vector<float>().swap(run.memory);
+  PageRows none(lists_);
+  std::swap(run.dropped, none);
   run.tail = GatedRun::Tail::kNone;
 }
 
@@ -230,7 +244,7 @@ void GatedRuns::move_overlay(GatedRun& from, GatedRun& run) {
   std::swap(run.tail, from.tail);
   run.owned += pages;
   from.owned -= pages;
-  const int64_t bytes = std::ssize(run.memory) * int64_t{sizeof(float)};
+  const int64_t bytes = run.memory_bytes();
   run.charged += bytes;
   from.charged -= bytes;
 }

@@ -47,6 +47,7 @@ struct GatedRun {
   int32_t dropped_end(int32_t list) const {
     return dropped_starts[at(list)] + dropped_counts[at(list)];
   }
+  int64_t memory_bytes() const { return std::ssize(memory) * int64_t{sizeof(float)}; }
   static size_t at(int32_t list) { return static_cast<size_t>(list); }
 
   enum class Tail { kWorking, kOverlay, kNone };

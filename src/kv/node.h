@@ -34,6 +34,10 @@ struct Node {
   }
   bool has_overlay() const { return gated != nullptr && gated->tail == GatedRun::Tail::kOverlay; }
   bool unpublished() const { return start >= publish_end; }
+  // Of a gated scope, and neither can a request start at its end nor is anything below it.
+  bool is_tombstone() const {
+    return gated != nullptr && gated->tail == GatedRun::Tail::kNone && children.empty();
+  }
   // Computed up to where a request may start now: a boundary, or where its writer stands.
   bool can_start() const {
     return gated != nullptr && computed > 0 && gated->tail != GatedRun::Tail::kNone;
@@ -70,6 +74,7 @@ struct Node {
     int64_t reclaimable_bytes = 0;  // charged
     std::optional<ReclaimQueue::Entry> queued;
     int64_t overlay_pages = 0;
+    int64_t overlay_bytes = 0;  // charged for the gate's memory there
     std::optional<OverlayQueue::Entry> overlay;
   } accounted;
 

@@ -103,6 +103,12 @@ int64_t PrefixTree::pinned_pages(const Node* node, int64_t& charged) const {
   if (node->tier != nullptr) {
     int64_t held = node->held_pages();
     if (node->gated != nullptr) charged += node->gated->charged;
+    if (node->pins.empty() && node->has_overlay()) {  // what pressure may free
+      charged -= node->gated->memory_bytes();
+      for (const int32_t count : node->gated->dropped_counts) {
+        held -= columns_for(count, page_slots_);
+      }
+    }
     for (const auto& child : node->children) held += pinned_pages(child.get(), charged);
     return held;
   }

@@ -46,6 +46,7 @@ void PrefixTree::forget(Node* node) {
   reclaimable_pages_ -= node->accounted.reclaimable_pages;
   reclaimable_bytes_ -= node->accounted.reclaimable_bytes;
   overlay_pages_ -= node->accounted.overlay_pages;
+  reclaimable_bytes_ -= node->accounted.overlay_bytes;
   --nodes_;
 }
 
@@ -418,8 +419,15 @@ void PrefixTree::reclaim_one() {
     return refresh(node);
   }
   Node* node = queue_.front();
-  tokens_reclaimed_ += node->computed;
-  remove(node);
+  while (true) {
+    Node* parent = node->parent;
+    const bool root = parent->is_root();
+    tokens_reclaimed_ += node->computed;
+    remove(node);
+    // A leaf whose overlay was freed is held for nothing.
+    if (root || !parent->is_tombstone() || parent->references() > 0) return;
+    node = parent;
+  }
 }
 
 bool PrefixTree::make_room(int64_t pages) {

@@ -269,7 +269,8 @@ void PrefixTree::refresh_overlay(Node* node) {
   if (seen.overlay) overlays_.erase(*seen.overlay);
   seen.overlay.reset();
   overlay_pages_ -= seen.overlay_pages;
-  seen.overlay_pages = 0;
+  reclaimable_bytes_ -= seen.overlay_bytes;
+  seen.overlay_pages = seen.overlay_bytes = 0;
   // A leaf without one would be held for nothing, and with it its pages count as the leaf's.
   if (!node->has_overlay() || node->children.empty() || node->unstarted > 0 ||
       !node->pins.empty()) {
@@ -282,7 +283,9 @@ void PrefixTree::refresh_overlay(Node* node) {
     seen.overlay_pages +=
         columns_for(node->gated->dropped_counts[static_cast<size_t>(list)], page_slots_);
   }
+  seen.overlay_bytes = node->gated->memory_bytes();
   overlay_pages_ += seen.overlay_pages;
+  reclaimable_bytes_ += seen.overlay_bytes;
 }
 
 }  // namespace coppice::kv
