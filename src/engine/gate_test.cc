@@ -137,6 +137,7 @@ TEST(Gate, RangesAndBoundariesOutsideThePromptAreRefused) {
   expect_error(refused({{7, 6}}, {}), {"exact[0]", "[7, 6)"});
   expect_error(refused({}, {3, 51}), {"boundaries[1]", "51", "50"});
   expect_error(refused({}, {-1}), {"boundaries[0]", "-1"});
+  expect_error(refused({}, std::vector<int64_t>(257, 7)), {"boundaries", "257", "256"});
   EXPECT_FALSE(refused({{0, 0}, {10, 50}, {5, 20}}, {50, 0, 20, 20}));
   EXPECT_EQ(rig.core().stats().finished, 1);  // the others never came in
 }
@@ -195,6 +196,45 @@ TEST(Gate, TheEnginePinsInTheTierItIsAsked) {
   EXPECT_EQ((*engine)->pin(prompt_of(1, 60), "", 0.0)->tokens, 0);  // normal
   EXPECT_EQ((*engine)->pin(prompt_of(1, 60), "", 0.0, KvTier::kMild)->tokens, 59);
   EXPECT_NE((*engine)->info().gate.find("random"), std::string::npos);
+}
+
+TEST(Gate, PinsKnowExactTokens) {
+  const auto engine = Engine::open(options());
+  ASSERT_TRUE(engine);
+  Request request = request_of(prompt_of(1, 60), KvTier::kMild);
+  request.exact = {{0, 10}, {5, 20}};
+  ASSERT_TRUE((*engine)->submit(request, nullptr));
+  (*engine)->run();
+  EXPECT_EQ((*engine)->pin(prompt_of(1, 60), "", 0.0, KvTier::kMild)->tokens, 0);
+  EXPECT_EQ((*engine)->pin(prompt_of(1, 60), "", 0.0, KvTier::kMild, {{0, 20}})->tokens, 59);
+  const auto beyond = (*engine)->pin(prompt_of(1, 60), "", 0.0, KvTier::kMild, {{0, 61}});
+  ASSERT_FALSE(beyond);
+  EXPECT_NE(beyond.error().message.find("exact[0]"), std::string::npos);
+}
+
+TEST(Gate, ABudgetThatPinsOutgrowAsOthersLeaveIsAnError) {
+  EngineOptions o = options();
+  o.slice = 250;
+  Rig rig(o);
+  const auto pinned = prompt_of(1, 500);
+  run(rig, request_of(pinned, KvTier::kHard));
+  Core& core = rig.core();
+  ASSERT_EQ(core.pin(rig.scope(KvTier::kHard), pinned, 0)->tokens, 499);
+  const std::vector<TokenId> half(pinned.begin(), pinned.begin() + 300);
+  const auto tape = rig.submit(request_of(joined(half, prompt_of(2, 100)), KvTier::kHard));
+  rig.step();  // 250 tokens of what is pinned, replayed
+  ASSERT_EQ(core.stats().live, 1);
+  const Status set = core.set_budget(core.parts().cache->pinned_bytes());
+  EXPECT_EQ(core.stats().live, 0);
+  EXPECT_LE(core.stats().bytes_held, core.stats().kv_budget);
+  if (!set) {
+    EXPECT_EQ(set.error().code, ErrorCode::kTooLarge);
+    EXPECT_NE(set.error().message.find("unpin"), std::string::npos);
+  }
+  rig.check();
+  ASSERT_TRUE(core.set_budget(o.kv_budget.value()));
+  rig.run();
+  EXPECT_FALSE(tape->take().result.error);
 }
 
 // --- receipts
