@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Writes the hand-made seeds of the model-file fuzzers to fuzz/corpus/ (standard library only)."""
 import json
+import math
 import pathlib
 import struct
 
@@ -225,7 +226,61 @@ def write_shard_index():
     put("shard_index", "broken", b'{"weight_map": {"x"')
 
 
+def gate_header(**changes):
+    tier = {name: dict(threshold=t, keep=0.5, loss=0.25)
+            for name, t in dict(mild=-0.5, normal=0, hard=1.5).items()}
+    line = dict(family="needle", tier="mild", keep=0.5, full=1, gated=0.9, samples=9, held_out=True)
+    header = dict(version=1, kind="causal", hidden_size=3, num_hidden_layers=1,
+                  num_key_value_heads=2, heads=1, head_dim=2, reach=4, rope_theta=1e4, window=5,
+                  sinks=2, decode_gate=True, tiers=tier, base="0123456789abcdef",
+                  calibration=[line])
+    return header | changes
+
+
+def gate_file(header, shapes):
+    table, data = {"__metadata__": {"coppice_gate": json.dumps(header), "format": "pt"}}, b""
+    for name, shape in shapes.items():
+        values = struct.pack(f"<{math.prod(shape)}f", *range(math.prod(shape)))
+        table[f"layers.0.{name}"] = entry("F32", shape, len(data), len(data) + len(values))
+        data += values
+    return safetensors(table, data)
+
+
+def write_gate():
+    point = dict(kind="point", heads=0, head_dim=0, reach=0, rope_theta=0)
+    own = {"ws": [2, 3], "b": [2]}
+    attention = {"wq": [2, 3], "wk": [2, 3], "wv": [2, 3], "wo": [2, 2]}
+    headers = {
+        "causal": {}, "point": point, "global": dict(kind="global", reach=0, rope_theta=0),
+        "block": dict(kind="block", reach=512), "version": dict(version=2), "kind": dict(kind="x"),
+        "unknown": dict(more=1), "layers": dict(num_hidden_layers=2**63),
+        "wide": dict(heads=64, head_dim=128), "odd": dict(head_dim=3), "reach": dict(reach=65),
+        "theta": dict(rope_theta=1e300), "window": dict(window=0), "sinks": dict(sinks=-1),
+        "flag": dict(decode_gate=1), "tiers": dict(tiers=[]), "base": dict(base="0123"),
+        "threshold": dict(tiers=gate_header()["tiers"] | dict(hard=dict(threshold=-9))),
+        "report": dict(calibration={}), "line": dict(calibration=[7]),
+        "family": dict(calibration=[dict(family="\n")]),
+    }
+    for name, changes in headers.items():
+        put("gate", f"header_{name}", json.dumps(gate_header(**changes)).encode())
+    put("gate", "header_broken", b'{"version": 1, "version": 1}')
+    put("gate", "point", gate_file(gate_header(**point), own))
+    put("gate", "causal", gate_file(gate_header(), own | attention))
+    put("gate", "missing", gate_file(gate_header(), own))
+    put("gate", "more", gate_file(gate_header(**point), own | attention))
+    put("gate", "shape", gate_file(gate_header(**point), own | {"b": [1, 2]}))
+    put("gate", "no_header", safetensors({"__metadata__": {}}))
+    put("gate", "infinite", gate_file(gate_header(**point), own)[:-4] + struct.pack("<f", math.inf))
+    for name, spec in {
+            "window": "window,window=512", "streaming": "streaming,sinks=0,window=1",
+            "random": "random,keep=0.25,seed=7", "key_norm": "key-norm,threshold=1e-3",
+            "unknown": "h2o", "setting": "window,sinks=1", "twice": "streaming,sinks=1,sinks=1",
+            "number": "random,keep=nan", "empty": ""}.items():
+        put("gate", f"policy_{name}", f"policy:{spec}".encode())
+
+
 write_safetensors()
+write_gate()
 write_shard_index()
 write_gguf()
 write_config()

@@ -32,7 +32,7 @@ class OtherFoldBackend : public PassingBackend {
     std::vector<float> mean;  // [D], not yet divided by sum
   };
   void read_part(const KvPart& part, int32_t list, const KvArena& arena);
-  int32_t cut_of(const AttentionPlan& plan, int32_t part) const;
+  int32_t cut_of(const AttentionPlan& plan, int32_t part, int32_t list) const;
   State fold(const float* query, float scale, int32_t begin, int32_t end, int32_t dim) const;
   static void merge(State& into, const State& more);
 
@@ -54,13 +54,16 @@ void OtherFoldBackend::read_part(const KvPart& part, int32_t list, const KvArena
   }
 }
 
-// Where the part's slots are cut in two: before the first that this step writes, or nowhere.
-int32_t OtherFoldBackend::cut_of(const AttentionPlan& plan, int32_t part) const {
-  int32_t cut = plan.parts[static_cast<size_t>(part)].count;
+// Where the list's slots of a part are cut in two: before the first that this step writes, or
+// nowhere.
+int32_t OtherFoldBackend::cut_of(const AttentionPlan& plan, int32_t part, int32_t list) const {
+  const KvPart& cut_part = plan.parts[static_cast<size_t>(part)];
+  int32_t cut = cut_part.list_count(list);
   if (cut_ != FoldCut::kStepsToo) return cut;
-  for (const ops::KvTarget& target : plan.targets) {
+  for (int32_t row = 0; row < plan.rows; ++row) {
+    const ops::KvTarget& target = plan.target(list, row);
     if (target.part != part) continue;
-    cut = std::min(cut, target.slot - plan.parts[static_cast<size_t>(part)].start);
+    cut = std::min(cut, target.slot - cut_part.list_start(list));
   }
   return cut;
 }
@@ -104,14 +107,18 @@ void OtherFoldBackend::attention(const TensorView& q, const AttentionParams& par
   for (const Segment& segment : plan.segments) {
     for (int32_t p = segment.part_begin; p < segment.part_end; ++p) {
       const KvPart& part = plan.parts[static_cast<size_t>(p)];
-      const int32_t cut = cut_of(plan, p);
       for (int32_t kv_head = 0; kv_head < plan.kv_heads; ++kv_head) {
         const int32_t list = params.layer * plan.kv_heads + kv_head;
         read_part(part, list, arena);
         const int32_t start = part.list_start(list), count = part.list_count(list);
+        const int32_t cut = cut_of(plan, p, list);
         for (int32_t row = segment.row_begin; row < segment.row_end; ++row) {
-          const int32_t begin = std::clamp(plan.first(list, row) - start, 0, count);
-          const int32_t end = std::clamp(plan.last(list, row) - start, begin, count);
+          const int32_t first =
+              segment.dropped ? plan.first_dropped(list, row) : plan.first(list, row);
+          const int32_t last =
+              segment.dropped ? plan.last_dropped(list, row) : plan.last(list, row);
+          const int32_t begin = std::clamp(first - start, 0, count);
+          const int32_t end = std::clamp(last - start, begin, count);
           for (int32_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
             const int64_t at = static_cast<int64_t>(row) * heads + head;
             const float* query = q.f32() + at * dim;

@@ -13,6 +13,7 @@
 #include "engine/test_harness.h"
 #include "other_fold_backend.h"
 #include "passing_backend.h"
+#include "promise3.h"
 
 namespace coppice::engine {
 namespace {
@@ -57,11 +58,7 @@ Rig rig_of(const Case& given, const EngineOptions& options) {
   });
 }
 
-std::vector<TokenId> noise(uint32_t seed, size_t count) { return token_noise(seed, count, 3, 250); }
 std::vector<TokenId> target() { return noise(1, kPrompt); }
-std::vector<TokenId> first_of(const std::vector<TokenId>& tokens, size_t count) {
-  return {tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(count)};
-}
 
 // The request cold, alone, on one thread.
 Take alone(Case given, const std::vector<TokenId>& prompt, const Sampling& sampling) {
@@ -78,34 +75,6 @@ const Take& base_of(const Case& given) {
   const auto [at, fresh] = made.try_emplace(given.key());
   if (fresh) at->second = alone(given, target(), greedy(kAnswer));
   return at->second;
-}
-
-// Rows of `got` against the same positions of `base`.
-struct Diff {
-  int compared = 0;
-  int different = 0;
-  Diff& operator+=(const Diff& more) {
-    compared += more.compared;
-    different += more.different;
-    return *this;
-  }
-};
-
-Diff compare(const Take& got, const Take& base) {
-  Diff diff;
-  for (const auto& [position, hash] : got.logits) {
-    const auto at = base.logits.find(position);
-    if (at == base.logits.end()) continue;
-    ++diff.compared;
-    diff.different += at->second != hash ? 1 : 0;
-  }
-  return diff;
-}
-
-Diff compare(Tape& got, const Take& base) {
-  Diff diff = compare(got.take(), base);
-  diff.different += got.unsteady_rows;
-  return diff;
 }
 
 // --- the conditions

@@ -78,6 +78,40 @@ class Fields {
     }
   }
 
+  void tier(const char* name, std::optional<KvTier>& out) {
+    const json* value = find(name);
+    if (value == nullptr) return;
+    if (!value->is_string()) return refuse(wrong(name, "off, mild, normal or hard", *value));
+    const auto parsed = parse_kv_tier(value->get<std::string>(), name);
+    if (!parsed) return refuse(parsed.error());
+    out = *parsed;
+  }
+
+  // Places in the prompt, in tokens.
+  void places(const char* name, std::vector<int64_t>& out) {
+    std::vector<TokenId> read;
+    ids(name, read);
+    if (known_.contains(name) && line_.contains(name)) out.assign(read.begin(), read.end());
+  }
+
+  // An array of [begin, end) pairs.
+  void ranges(const char* name, std::vector<TokenRange>& out) {
+    const json* value = find(name);
+    if (value == nullptr) return;
+    if (!value->is_array()) return refuse(wrong(name, "an array of [begin, end] pairs", *value));
+    out.clear();
+    for (size_t i = 0; i < value->size(); ++i) {
+      const json& pair = (*value)[i];
+      const std::string at = std::string(name) + "[" + std::to_string(i) + "]";
+      if (!pair.is_array() || pair.size() != 2) {
+        return refuse(wrong(at, "a pair [begin, end]", pair));
+      }
+      const auto begin = int32_of(pair[0], at + "[0]"), end = int32_of(pair[1], at + "[1]");
+      if (!begin || !end) return;
+      out.push_back({*begin, *end});
+    }
+  }
+
   // A string, or an array of strings.
   void strings(const char* name, std::vector<std::string>& out) {
     const json* value = find(name);
@@ -155,7 +189,6 @@ void read_sampling(Fields& fields, Sampling& s) {
 }
 
 void refuse_later(Fields& fields) {
-  fields.unsupported("kv_tier", "off");
   fields.unsupported("presence_penalty", 0);
   fields.unsupported("frequency_penalty", 0);
   fields.unsupported("repetition_penalty", 1);
@@ -198,6 +231,9 @@ Expected<Request> read_request(const json& line, int64_t number, const Request& 
   read_prompt(fields, request);
   read_sampling(fields, request.sampling);
   fields.text("cache_salt", request.cache_salt);
+  fields.tier("kv_tier", request.kv_tier);
+  fields.ranges("exact", request.exact);
+  fields.places("boundaries", request.boundaries);
   refuse_later(fields);
   fields.collect_unknown(number, unknown);
   if (fields.error()) return fail(*fields.error());

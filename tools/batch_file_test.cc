@@ -92,7 +92,11 @@ TEST(BatchFile, ABadLineNamesLineAndFieldAndTheOthersStand) {
       {R"({"prompt": "a", "ignore_eos": 1})", "ignore_eos takes true or false"},
       {R"({"prompt": "a", "cache_salt": 1})", "cache_salt takes a string"},
       {R"({"messages": []})", "messages need a chat template"},
-      {R"({"prompt": "a", "kv_tier": "hard"})", "kv_tier is not in this build"},
+      {R"({"prompt": "a", "kv_tier": "soft"})", "kv_tier is \"soft\"; it takes off, mild"},
+      {R"({"prompt": "a", "kv_tier": 2})", "kv_tier takes off, mild"},
+      {R"({"prompt": "a", "exact": [[0, 1], [2]]})", "exact[1] takes a pair"},
+      {R"({"prompt": "a", "exact": [["x", 1]]})", "exact[0][0] takes a whole number"},
+      {R"({"prompt": "a", "boundaries": 7})", "boundaries takes an array"},
       {R"({"prompt": "a", "presence_penalty": 0.5})", "presence_penalty is not in this build"},
       {R"({"prompt": "a", "response_format": {"type": "json_object"}})", "response_format"},
   };

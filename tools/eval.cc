@@ -117,7 +117,7 @@ Expected<ordered_json> storefront_task(Engine& engine, const EvalFlags& flags, i
                       {"by_type", std::move(by_type)}};
 }
 
-// A family as --tasks names it; its haystack is its own where the flag does not fit or is absent.
+// A family as --tasks names it; one that has one haystack only keeps it.
 Expected<families::CaseOptions> family_options(const EvalFlags& flags, families::Family family,
                                                int length) {
   families::CaseOptions options;
@@ -127,11 +127,17 @@ Expected<families::CaseOptions> family_options(const EvalFlags& flags, families:
   options.per_context = flags.per_shop;
   options.task.tokens = length;
   options.task.hops = flags.hops;
-  if (!flags.haystack.empty() && !families::info(family).fixed_haystack) {
-    options.task.haystack = families::haystack_named(flags.haystack);
-    if (!options.task.haystack) {
+  const families::FamilyInfo& info = families::info(family);
+  if (!flags.haystack.empty()) {
+    const auto level = families::haystack_named(flags.haystack);
+    if (!level) {
       return fail(ErrorCode::kInvalidArgument, "--haystack: no " + flags.haystack + " (h0 to h3)");
     }
+    if (!info.fixed_haystack && !families::has_level(info, *level)) {
+      return fail(ErrorCode::kInvalidArgument,
+                  "--haystack " + flags.haystack + ": " + std::string(info.name) + " has none");
+    }
+    if (!info.fixed_haystack) options.task.haystack = level;
   }
   return options;
 }
@@ -275,10 +281,9 @@ void add_eval(CLI::App& app, std::function<int()>* run) {
       ->delimiter(',')
       ->check(CLI::Range(1, storefront::kMaxFacts))
       ->group(group);
-  command->add_option("--length", flags->lengths, "tokens of a family's contexts (default 512)")
-      ->type_name("LIST")
-      ->delimiter(',')
-      ->check(CLI::Range(families::kMinTokens, families::kMaxTokens))
+  add_wholes(*command, "--length", flags->lengths,
+             Bounds<int>{families::kMinTokens, families::kMaxTokens},
+             "tokens of a family's contexts (default 512)")
       ->group(group);
   command
       ->add_option(

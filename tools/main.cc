@@ -16,6 +16,7 @@
 #include "eval.h"
 #include "exit_code.h"
 #include "generate.h"
+#include "inspect.h"
 #include "quantize.h"
 
 namespace coppice::tools {
@@ -124,6 +125,7 @@ int run(std::vector<std::string> arguments) {
   add_generate(app, &command);
   add_eval(app, &command);
   add_quantize(app, &command);
+  add_inspect(app, &command);
   CLI::App* bench = app.add_subcommand("bench", "measures, against this machine's ceilings");
   bench->require_subcommand(1);
   add_bench_attention(*bench, &command);

@@ -26,17 +26,6 @@ Status invalid(const std::string& flag, const std::string& value, const std::str
 
 // Flags that are settled but whose work is not in this build.
 Status refuse_later(const ModelFlags& flags) {
-  if (!flags.gate.empty()) {
-    return fail(ErrorCode::kUnsupported,
-                "--gate " + flags.gate + ": this build runs without gates; leave the flag out");
-  }
-  if (flags.kv_tier != "off") {
-    if (flags.kv_tier == "mild" || flags.kv_tier == "normal" || flags.kv_tier == "hard") {
-      return fail(ErrorCode::kUnsupported,
-                  "--kv-tier " + flags.kv_tier + " needs a gate; this build has only off");
-    }
-    return invalid("--kv-tier", flags.kv_tier, "off, mild, normal or hard");
-  }
   if (flags.device == "cuda") {
     return fail(ErrorCode::kUnsupported, "--device cuda: this build has only cpu");
   }
@@ -100,13 +89,26 @@ void add_model_flags(CLI::App& app, ModelFlags& f) {
   app.add_option("--isa", f.isa, "auto, avx512bf16, avx512 or avx2 (default auto)")
       ->type_name("ISA")
       ->group(group);
-  app.add_option("--gate", f.gate, "gate file (not in this build yet)")
+  app.add_option("--gate", f.gate,
+                 "gate file of this model, which says of which tokens keys and values are kept; or "
+                 "policy:window, policy:streaming, policy:random,keep=SHARE, "
+                 "policy:key-norm,threshold=NORM, each with ,window=N and ,sinks=N")
       ->type_name("FILE")
       ->check(not_empty())
       ->group(group);
   app.add_option("--kv-tier", f.kv_tier,
-                 "off; mild, normal and hard are not in this build yet (default off)")
+                 "how much the gate drops where a request does not say: off, mild, normal or hard "
+                 "(default normal with --gate, else off)")
       ->type_name("TIER")
+      ->check(not_empty())
+      ->group(group);
+  app.add_option("--gate-max-loss", f.gate_max_loss,
+                 "tiers that the gate's calibration report says lose more points than this are "
+                 "refused (default 2)")
+      ->type_name("POINTS")
+      ->group(group);
+  app.add_flag("--gate-force", f.gate_force,
+               "serve such tiers all the same, and gates of another model of the same shape")
       ->group(group);
   app.add_option("--device", f.device, "cpu; cuda is not in this build yet (default cpu)")
       ->type_name("DEVICE")
@@ -169,6 +171,12 @@ Expected<EngineOptions> options_of(const ModelFlags& flags) {
   options.slice = flags.slice;
   options.max_live = flags.max_live;
   options.profile = flags.profile;
+  options.gate = flags.gate;
+  options.gate_max_loss = flags.gate_max_loss;
+  options.gate_force = flags.gate_force;
+  if (!flags.kv_tier.empty()) {
+    TRY(options.kv_tier, parse_kv_tier(flags.kv_tier, "--kv-tier"));
+  }
   TRY_STATUS(refuse_later(flags));
   options.model = "(bundled)";  // judged with the flags, found only when they are right
   TRY_STATUS(validate(options));

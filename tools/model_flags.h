@@ -31,7 +31,9 @@ struct ModelFlags {
   std::string attention = "two-phase";
   std::string isa = "auto";
   std::string gate;
-  std::string kv_tier = "off";
+  std::string kv_tier;  // empty: not given
+  double gate_max_loss = EngineOptions{}.gate_max_loss;
+  bool gate_force = false;
   std::string device = "cpu";
   std::optional<uint64_t> seed;
   int32_t max_rows = EngineOptions{}.max_rows;

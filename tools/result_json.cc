@@ -6,17 +6,24 @@ namespace {
 using nlohmann::ordered_json;
 
 ordered_json usage_json(const Usage& usage) {
-  return {{"prompt_tokens", usage.prompt_tokens},
-          {"completion_tokens", usage.completion_tokens},
-          {"cached_tokens", usage.cached_tokens},
-          {"evaluated_tokens", usage.evaluated_tokens}};
+  ordered_json out = {{"prompt_tokens", usage.prompt_tokens},
+                      {"completion_tokens", usage.completion_tokens},
+                      {"cached_tokens", usage.cached_tokens},
+                      {"evaluated_tokens", usage.evaluated_tokens}};
+  if (!usage.keep_ratio.empty()) {
+    out["keep_ratio"] = usage.keep_ratio;
+    out["kv_bytes"] = usage.kv_bytes;
+  }
+  return out;
 }
 
 ordered_json kv_json(const KvReceipt& kv) {
-  return {{"bytes_held", kv.bytes_held},
-          {"bytes_reclaimable", kv.bytes_reclaimable},
-          {"bytes_unshared", kv.bytes_unshared},
-          {"sharing_factor", kv.sharing_factor()}};
+  ordered_json out = {{"bytes_held", kv.bytes_held},
+                      {"bytes_reclaimable", kv.bytes_reclaimable},
+                      {"bytes_unshared", kv.bytes_unshared},
+                      {"sharing_factor", kv.sharing_factor()}};
+  if (kv.keep_ratio) out["keep_ratio"] = *kv.keep_ratio;
+  return out;
 }
 
 ordered_json logprobs_json(const std::vector<TokenLogprob>& logprobs) {

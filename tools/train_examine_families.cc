@@ -67,7 +67,9 @@ Status run_examine(const ExamineOptions& options) {
     exam.tokens = length;
     for (const families::Family family : wanted) {
       train::FamilyExam one = exam;
-      if (families::info(family).fixed_haystack) one.haystack.reset();
+      const auto& info = families::info(family);
+      // One that has no such level is asked at its own.
+      if (one.haystack && !families::has_level(info, *one.haystack)) one.haystack.reset();
       TRY(const auto score, train::examine_family(twin, bpe, family, one));
       print(options, one, score);
       std::fflush(stdout);

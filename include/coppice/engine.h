@@ -43,7 +43,8 @@ struct EngineStats {
   int64_t kv_budget = 0, pages_total = 0, pages_free = 0, page_bytes = 0, bytes_held = 0;
   int64_t bytes_per_token = 0, tokens_held = 0, nodes = 0, pins = 0, references = 0;
   int64_t tokens_reclaimed = 0, tokens_copied = 0;
-  KvReceipt peak;  // since open or reset_peak
+  int64_t overlays = 0, overlays_freed = 0;  // of gated tiers' inner boundaries
+  KvReceipt peak;                            // since open or reset_peak
 };
 
 struct PinInfo {
@@ -56,6 +57,7 @@ struct EngineInfo {
   std::string backend;  // one line per fact
   int64_t ctx = 0, vocab_size = 0;
   int64_t weight_bytes = 0, activation_bytes = 0, kv_budget = 0;
+  std::string gate;  // one line; empty: none
 };
 
 class Engine {
@@ -78,8 +80,10 @@ class Engine {
   // Administrative commands run between steps; these wait for the outcome.
   // kOverloaded: the pin would keep memory that running requests were promised. While a pin with a
   // time to live (ttl_seconds > 0) takes the room that a request needs, the request waits.
+  // tier, exact: as in the requests that it is for; default: the engine's tier.
   Expected<PinInfo> pin(std::vector<TokenId> tokens, const std::string& cache_salt,
-                        double ttl_seconds);
+                        double ttl_seconds, std::optional<KvTier> tier = {},
+                        const std::vector<TokenRange>& exact = {});
   bool unpin(uint64_t pin);
   void flush();
   Status set_budget(int64_t bytes);

@@ -20,6 +20,8 @@ enum class WeightType { kBF16, kF32 };
 enum class WeightStorage { kAuto, kInt8 };
 enum class KvType { kBF16, kF32, kInt8 };
 enum class AttentionPartition { kTwoPhase, kPerSequence };
+// How much of keys and values a gate drops; off: nothing, as if there were none.
+enum class KvTier { kOff, kMild, kNormal, kHard };
 
 // Field = flag of the same name (docs: interfaces). 0 or empty means "choose".
 struct EngineOptions {
@@ -34,14 +36,20 @@ struct EngineOptions {
   // How far set_budget may raise the budget at run time; default kv_budget itself.
   std::optional<int64_t> kv_budget_limit;
   AttentionPartition attention = AttentionPartition::kTwoPhase;
-  std::string isa = "auto";      // auto | avx512bf16 | avx512 | avx2
-  std::string backend = "cpu";   // "ref" is for tests
-  int32_t max_rows = 512;        // rows of a step: decodes first, then prefill slices
-  int32_t slice = 512;           // most prefill rows of one sequence in a step
-  int32_t max_live = 64;         // sequences in the cache at once
-  int32_t max_queued = 4096;     // requests not yet finished; beyond: kOverloaded
-  bool prompt_logits = false;    // requests may ask for the logits of prompt rows
-  bool profile = false;          // count where the steps' time goes
+  std::string isa = "auto";     // auto | avx512bf16 | avx512 | avx2
+  std::string backend = "cpu";  // "ref" is for tests
+  int32_t max_rows = 512;       // rows of a step: decodes first, then prefill slices
+  int32_t slice = 512;          // most prefill rows of one sequence in a step
+  int32_t max_live = 64;        // sequences in the cache at once
+  int32_t max_queued = 4096;    // requests not yet finished; beyond: kOverloaded
+  // A gate file, or policy:NAME[,key=value...]; empty: requests run in tier off alone.
+  std::string gate;
+  std::optional<KvTier>
+      kv_tier;                 // of requests that bring none; default normal with a gate, else off
+  double gate_max_loss = 2.0;  // points: tiers calibrated to lose more are refused, ...
+  bool gate_force = false;     // ... unless forced, as are gates of another base
+  bool prompt_logits = false;  // requests may ask for the logits of prompt rows
+  bool profile = false;        // count where the steps' time goes
   std::optional<uint64_t> seed;  // of requests that bring none; default: drawn at open
 };
 
@@ -56,6 +64,9 @@ Expected<WeightType> parse_weight_type(std::string_view text);
 Expected<WeightStorage> parse_weight_storage(std::string_view text);
 Expected<KvType> parse_kv_type(std::string_view text);
 Expected<AttentionPartition> parse_partition(std::string_view text);
+// `field` is named in errors.
+Expected<KvTier> parse_kv_tier(std::string_view text, std::string_view field);
+std::string_view kv_tier_name(KvTier tier);  // "off", ...
 
 // Bytes that this process could still take: the system's figure, or that of its control group or
 // one above if lower.

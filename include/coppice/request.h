@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "coppice/error.h"
+#include "coppice/options.h"
 
 namespace coppice {
 
@@ -36,11 +37,19 @@ struct Sampling {
   int32_t n = 1;             // choices grown from one prefill
 };
 
+// Tokens [begin, end) of a prompt.
+struct TokenRange {
+  int64_t begin = 0, end = 0;
+};
+
 struct Request {
   std::variant<std::string, std::vector<TokenId>> prompt;
   Sampling sampling;
-  std::string cache_salt;      // requests share prefixes only within one salt
-  bool prompt_logits = false;  // Observer::on_logits for the evaluated prompt rows too
+  std::string cache_salt;           // requests share prefixes only within one salt
+  std::optional<KvTier> kv_tier;    // default: the engine's
+  std::vector<TokenRange> exact;    // of the prompt: no gate may drop these
+  std::vector<int64_t> boundaries;  // where later prompts are likely to part: ends of messages
+  bool prompt_logits = false;       // Observer::on_logits for the evaluated prompt rows too
 };
 
 Status validate(const Sampling& sampling);
@@ -60,6 +69,9 @@ struct Usage {
   int64_t completion_tokens = 0;
   int64_t cached_tokens = 0;     // prompt tokens this request did not evaluate
   int64_t evaluated_tokens = 0;  // rows that entered the embedding for it
+  // Under a gate, at the end: what was kept of its computed tokens, per layer; else empty.
+  std::vector<double> keep_ratio = {};
+  int64_t kv_bytes = 0;  // of its path's keys and values, shared or not, at the end
 };
 
 // Milliseconds.
@@ -75,6 +87,8 @@ struct KvReceipt {
   int64_t bytes_held = 0;         // all pages not free
   int64_t bytes_reclaimable = 0;  // of them, what no live request uses: kept for later ones
   int64_t bytes_unshared = 0;     // sum over live requests of their tokens x bytes per token
+  // With a gate loaded: what is kept of the live requests' computed tokens.
+  std::optional<double> keep_ratio = {};
   // What live requests would hold alone over what they hold together.
   double sharing_factor() const {
     const int64_t used = bytes_held - bytes_reclaimable;

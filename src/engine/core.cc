@@ -14,6 +14,12 @@ bool completes(const kv::Slice& slice, const Sequence& sequence) {
          static_cast<int64_t>(sequence.tokens.size());
 }
 
+double mean(const std::vector<double>& values) {
+  double sum = 0;
+  for (const double value : values) sum += value;
+  return values.empty() ? 1.0 : sum / static_cast<double>(values.size());
+}
+
 std::optional<Error> error_of(FinishReason end) {
   if (end != FinishReason::kError) return std::nullopt;
   return Error{
@@ -47,7 +53,7 @@ bool Core::step(double now_seconds) {
   scheduler_.admit();
   stalled_ = scheduler_.reserve_rows() == 0;
   if (stalled_) return !scheduler_.idle();
-  const kv::Step& step = parts_.cache->plan(partition_);
+  kv::Step& step = parts_.cache->plan(partition_);
   observe_peak(step);
   choose_logit_rows(step);
   const auto rows = static_cast<int64_t>(step.tokens.size());
@@ -67,9 +73,20 @@ bool Core::step(double now_seconds) {
 // Pages are held from the reservation on, so a step's peak lies before its commit.
 void Core::observe_peak(const kv::Step& step) {
   const kv::KvStats kv = parts_.cache->stats();
+  const bool rises = std::ranges::any_of(
+      scheduler_.live(), [&](const auto& s) { return kv.bytes_held > s->result.kv.bytes_held; });
+  if (!rises && kv.bytes_held <= stats_.peak.bytes_held) return;
   int64_t tokens = static_cast<int64_t>(step.tokens.size());
-  for (const auto& s : scheduler_.live()) tokens += parts_.cache->progress(s->kv).computed;
+  double computed = 0, kept = 0;
+  for (const auto& s : scheduler_.live()) {
+    const int64_t own = parts_.cache->progress(s->kv).computed;
+    tokens += own;
+    if (parts_.gate == nullptr) continue;
+    computed += static_cast<double>(own);
+    kept += static_cast<double>(own) * mean(parts_.cache->footprint(s->kv).keep_ratio);
+  }
   KvReceipt now;
+  if (parts_.gate != nullptr) now.keep_ratio = computed > 0 ? kept / computed : 1.0;
   now.bytes_held = kv.bytes_held;
   now.bytes_reclaimable = kv.bytes_reclaimable;
   now.bytes_unshared = tokens * kv.bytes_per_token;
@@ -96,11 +113,17 @@ void Core::choose_logit_rows(const kv::Step& step) {
   }
 }
 
-TensorView Core::run_model(const kv::Step& step) {
+TensorView Core::run_model(kv::Step& step) {
   evaluated_.assign(step.slices.size(), 0);
-  const model::ForwardInput input{step.tokens,          step.positions, owners_,
-                                  evaluated_,           logit_rows_,    step.plan,
-                                  parts_.cache->arena()};
+  const model::ForwardInput input{.tokens = step.tokens,
+                                  .positions = step.positions,
+                                  .owners = owners_,
+                                  .evaluated = evaluated_,
+                                  .logit_rows = logit_rows_,
+                                  .plan = step.plan,
+                                  .arena = parts_.cache->arena(),
+                                  .gate = parts_.gate.get(),
+                                  .gated = &step.gate};
   return parts_.model->forward(input);
 }
 
@@ -226,6 +249,8 @@ EngineStats Core::stats() const {
   out.references = kv.references;
   out.tokens_reclaimed = kv.tokens_reclaimed;
   out.tokens_copied = kv.tokens_copied;
+  out.overlays = kv.overlays;
+  out.overlays_freed = kv.overlays_freed;
   return out;
 }
 

@@ -13,6 +13,7 @@
 #include "engine/sampler.h"
 #include "engine/scheduler.h"
 #include "engine/step_profile.h"
+#include "model/gate.h"
 #include "model/model.h"
 #include "text/tokenizer.h"
 
@@ -24,6 +25,7 @@ struct Parts {
   std::unique_ptr<model::Checkpoint> checkpoint;
   std::unique_ptr<text::Tokenizer> tokenizer;
   std::unique_ptr<model::Model> model;
+  std::unique_ptr<model::Gate> gate;  // null: tier off alone
   std::unique_ptr<kv::KvCache> cache;
   // What the backend counts into; null: nothing is counted.
   std::shared_ptr<ops::OpProfile> profile;
@@ -66,7 +68,7 @@ class Core {
   };
   void observe_peak(const kv::Step& step);
   void choose_logit_rows(const kv::Step& step);
-  TensorView run_model(const kv::Step& step);
+  TensorView run_model(kv::Step& step);
   void count_evaluated(const kv::Step& step);
   void deliver(const kv::Step& step, const TensorView& logits);
   std::optional<FinishReason> next_token(Sequence& sequence, std::span<const float> logits,

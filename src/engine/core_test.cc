@@ -81,10 +81,11 @@ TEST(Core, SaltsDoNotShare) {
     Request request;
     request.prompt = prompt_of(1, 50);
     request.sampling = greedy(2);
+    request.cache_salt = id == 1 ? "a" : "b";
     Limits limits;
     limits.ctx = 100;
     const auto made = prepare(std::move(request), id == 2 ? tape : nullptr, core.parts(), limits,
-                              scope_of("m", id == 1 ? "a" : "b"), id, 1);
+                              Tiers(), "m", id, 1);
     ASSERT_TRUE(made);
     core.submit(*made);
     rig.run();
@@ -354,7 +355,7 @@ TEST(Core, ABudgetBelowThePinsIsRefusedAndDisturbsNobody) {
   std::vector<std::shared_ptr<Tape>> tapes;
   for (uint32_t i = 0; i < 4; ++i) tapes.push_back(rig.submit(prompt_of(i, 90), greedy(30)));
   for (int i = 0; i < 12; ++i) rig.step();
-  const auto pin = rig.core().pin(scope_of(o.model, ""), prompt_of(0, 90), 0.0);
+  const auto pin = rig.core().pin(scope_of(o.model, {}, KvTier::kOff, ""), prompt_of(0, 90), 0.0);
   ASSERT_TRUE(pin && pin->tokens == 90);
   const EngineStats before = rig.core().stats();
   const Status refused = rig.core().set_budget(bytes_of(rig, 90) - 1);
@@ -421,7 +422,7 @@ TEST(Core, PinsSurviveAFlushUntilTheyEnd) {
   const auto prompt = prompt_of(1, 100);
   rig.submit(prompt, greedy(2));
   rig.run();
-  const kv::Scope scope = scope_of(options().model, "");
+  const kv::Scope scope = scope_of(options().model, {}, KvTier::kOff, "");
   const PinInfo pin = *rig.core().pin(scope, prompt, 0.0);
   EXPECT_NE(pin.id, 0u);
   EXPECT_GE(pin.tokens, 96);
@@ -457,7 +458,8 @@ EngineOptions options_for(int32_t tokens) {
 PinInfo pin_prompt(Rig& rig, const EngineOptions& o, double seconds) {
   rig.submit(prompt_of(1, 200), greedy(2));
   rig.run();
-  const PinInfo pin = *rig.core().pin(scope_of(o.model, ""), prompt_of(1, 200), seconds);
+  const PinInfo pin =
+      *rig.core().pin(scope_of(o.model, {}, KvTier::kOff, ""), prompt_of(1, 200), seconds);
   EXPECT_NE(pin.id, 0u);
   return pin;
 }
@@ -517,7 +519,7 @@ TEST(Core, APinDoesNotTakeWhatWasPromised) {
   rig.run();
   const auto tape = rig.submit(prompt_of(2, 50), greedy(200));  // counts on what is retained
   rig.step();
-  const kv::Scope scope = scope_of(o.model, "");
+  const kv::Scope scope = scope_of(o.model, {}, KvTier::kOff, "");
   const auto refused = rig.core().pin(scope, prompt_of(1, 200), 0.0);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::kOverloaded);

@@ -38,6 +38,7 @@ struct Engine::Impl {
       : options(given),
         seed(given.seed ? *given.seed : drawn_seed()),
         limits(loaded.limits),
+        tiers(std::move(loaded.tiers)),
         info(std::move(loaded.info)),
         core(std::move(loaded.parts), loaded.limits, loaded.partition),
         inbox(kInboxCapacity) {}
@@ -69,6 +70,7 @@ struct Engine::Impl {
   const EngineOptions options;
   const uint64_t seed;
   const engine::Limits limits;
+  const engine::Tiers tiers;
   const EngineInfo info;
   const Clock::time_point opened = Clock::now();
   Core core;
@@ -151,10 +153,9 @@ Expected<RequestId> Engine::submit(Request request, std::shared_ptr<Observer> ob
                                             std::to_string(impl.options.max_queued));
   }
   const RequestId id = ++impl.last_id;
-  const std::string scope = engine::scope_of(impl.options.model, request.cache_salt);
   TRY(std::shared_ptr<const engine::Submission> submission,
       engine::prepare(std::move(request), std::move(observer), impl.core.parts(), impl.limits,
-                      scope, id, impl.seed));
+                      impl.tiers, impl.options.model, id, impl.seed));
   if (!impl.threaded()) {
     impl.core.submit(std::move(submission));
   } else if (!impl.inbox.push([submission](Core& core) { core.submit(submission); })) {
@@ -189,12 +190,15 @@ void Engine::run(const std::function<bool()>& give_up) {
 }
 
 Expected<PinInfo> Engine::pin(std::vector<TokenId> tokens, const std::string& cache_salt,
-                              double ttl_seconds) {
+                              double ttl_seconds, std::optional<KvTier> asked,
+                              const std::vector<TokenRange>& exact) {
   if (tokens.empty()) return fail(ErrorCode::kInvalidArgument, "a pin needs at least one token");
   if (!(ttl_seconds >= 0.0)) {
     return fail(ErrorCode::kInvalidArgument, "ttl_seconds takes 0 (no end) or more");
   }
-  const kv::Scope scope = engine::scope_of(impl_->options.model, cache_salt);
+  TRY(const KvTier tier, engine::serve_tier(impl_->tiers, asked));
+  if (tier != KvTier::kOff) TRY_STATUS(engine::mark_exact(exact, tokens));
+  const kv::Scope scope = engine::scope_of(impl_->options.model, impl_->tiers, tier, cache_salt);
   return impl_->on_core([&](Core& core) {
     core.tick(impl_->seconds());
     return core.pin(scope, tokens, ttl_seconds);

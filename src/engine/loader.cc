@@ -14,6 +14,8 @@ namespace {
 
 // More than any machine has; sums with it stay within 64 bits.
 constexpr int64_t kMostPages = int64_t{1} << 60;
+// Each ends a run, and a run is a node and a step of its own.
+constexpr size_t kMostBoundaries = 256;
 
 DType element(KvType type) {
   switch (type) {
@@ -103,6 +105,47 @@ Expected<int64_t> kv_budget_of(const EngineOptions& options, int64_t available, 
   return budget;
 }
 
+Expected<std::unique_ptr<model::Gate>> open_gate(const EngineOptions& options,
+                                                 const model::Checkpoint& checkpoint,
+                                                 ops::Backend& backend) {
+  if (options.gate.empty()) return std::unique_ptr<model::Gate>();
+  auto gate =
+      model::Gate::open(options.gate, checkpoint, backend, {.any_base = options.gate_force});
+  if (!gate) return fail(gate.error().code, "--gate: " + gate.error().message);
+  return gate;
+}
+
+// Tiers of a learned gate that lost too much when it was calibrated are not served.
+Expected<Tiers> tiers_of(const EngineOptions& options, const model::ModelConfig& config,
+                         const model::Gate* gate) {
+  Tiers out;
+  if (gate == nullptr) return out;
+  out.gate_hash = gate->hash();
+  out.usual = options.kv_tier.value_or(KvTier::kNormal);
+  for (const model::GateTier tier : model::kGateTiers) {
+    const size_t i = static_cast<size_t>(tier) + 1;
+    const double loss = gate->header() != nullptr ? gate->header()->tier(tier).loss : 0.0;
+    if (loss > options.gate_max_loss && !options.gate_force) {
+      char text[160];
+      std::snprintf(text, sizeof text,
+                    "its gate was calibrated to lose %.2f points there, more than --gate-max-loss "
+                    "%.2f; --gate-force serves it all the same",
+                    loss, options.gate_max_loss);
+      out.refused[i] = text;
+      continue;
+    }
+    kv::Tier terms;
+    terms.rule = gate->rule(tier);
+    terms.decode_gate = gate->decides_generated();
+    terms.memory_floats = gate->memory_floats() * config.num_hidden_layers;
+    out.of[i] = std::make_shared<const kv::Tier>(terms);
+  }
+  const auto served = serve_tier(out, std::nullopt);
+  if (!served)
+    return fail(served.error().code, "--gate " + options.gate + ": " + served.error().message);
+  return out;
+}
+
 }  // namespace
 
 DType plain_weights(const EngineOptions& options) {
@@ -143,13 +186,21 @@ Expected<Loaded> load(const EngineOptions& options, std::unique_ptr<ops::Backend
   step.quantised = has_quantised(*parts.checkpoint, shape);
   TRY_STATUS(parts.backend->reserve(step));
   TRY_STATUS(fits_memory(options, 0, "kv_budget_limit", options.kv_budget_limit.value_or(0)));
-  shape.scratch_bytes = parts.backend->scratch_bytes();
+  TRY(parts.gate, open_gate(options, *parts.checkpoint, *parts.backend));
+  TRY(out.tiers, tiers_of(options, config, parts.gate.get()));
+  int64_t gate_bytes = 0;
+  if (parts.gate != nullptr) {
+    shape.gate = parts.gate->needs();
+    gate_bytes = parts.gate->weight_bytes();
+  }
+  shape.scratch_bytes = parts.backend->scratch_bytes() + gate_bytes;
   const int64_t pages =
       std::max(options.kv_budget.value_or(least), options.kv_budget_limit.value_or(0));
   shape.page_bytes = std::min(pages, kMostPages);
   TRY(parts.model, model::Model::load(*parts.checkpoint, *parts.backend, shape, progress));
 
-  out.info.weight_bytes = parts.model->weight_bytes();
+  out.info.weight_bytes = parts.model->weight_bytes() + gate_bytes;
+  if (parts.gate != nullptr) out.info.gate = parts.gate->describe();
   out.info.activation_bytes = parts.model->activation_bytes() + parts.backend->scratch_bytes();
   const int64_t fixed = out.info.weight_bytes + out.info.activation_bytes;
   TRY(out.limits.kv_budget, kv_budget_of(options, available, fixed, least));
@@ -178,8 +229,24 @@ Expected<Loaded> load(const EngineOptions& options, std::unique_ptr<ops::Backend
   return out;
 }
 
-kv::Scope scope_of(const std::string& model, const std::string& cache_salt) {
-  return model + '\n' + "off" + '\n' + cache_salt;
+Expected<KvTier> serve_tier(const Tiers& tiers, std::optional<KvTier> asked) {
+  const KvTier tier = asked.value_or(tiers.usual);
+  const auto i = static_cast<size_t>(tier);
+  if (tier == KvTier::kOff || tiers.of[i] != nullptr) return tier;
+  return fail(
+      ErrorCode::kInvalidArgument,
+      "kv_tier " + std::string(kv_tier_name(tier)) + ": " +
+          (tiers.refused[i].empty() ? "no gate is loaded; --gate names one" : tiers.refused[i]));
+}
+
+kv::Scope scope_of(const std::string& model, const Tiers& tiers, KvTier tier,
+                   const std::string& cache_salt) {
+  std::string scope = model + '\n' + std::string(kv_tier_name(tier));
+  if (tier != KvTier::kOff) {
+    const kv::Tier& terms = *tiers.of[static_cast<size_t>(tier)];
+    scope += ' ' + std::to_string(tiers.gate_hash) + (terms.decode_gate ? "" : " prompts");
+  }
+  return scope + '\n' + cache_salt;
 }
 
 namespace {
@@ -203,13 +270,64 @@ Status check_prompt(const std::vector<TokenId>& prompt, int64_t vocab, int64_t c
   return {};
 }
 
+// Ascending, and apart.
+Expected<std::vector<TokenRange>> sorted_ranges(std::vector<TokenRange> ranges, int64_t tokens) {
+  for (size_t i = 0; i < ranges.size(); ++i) {
+    if (ranges[i].begin >= 0 && ranges[i].begin <= ranges[i].end && ranges[i].end <= tokens) {
+      continue;
+    }
+    return fail(ErrorCode::kInvalidArgument,
+                "exact[" + std::to_string(i) + "] is [" + std::to_string(ranges[i].begin) + ", " +
+                    std::to_string(ranges[i].end) + "); it takes tokens of the prompt, 0 to " +
+                    std::to_string(tokens));
+  }
+  std::ranges::sort(ranges, {}, &TokenRange::begin);
+  std::vector<TokenRange> out;
+  for (const TokenRange& range : ranges) {
+    if (range.begin == range.end) continue;
+    if (!out.empty() && range.begin <= out.back().end) {
+      out.back().end = std::max(out.back().end, range.end);
+    } else {
+      out.push_back(range);
+    }
+  }
+  return out;
+}
+
+Expected<std::vector<int64_t>> sorted_places(std::vector<int64_t> places, int64_t tokens) {
+  if (places.size() > kMostBoundaries) {
+    return fail(ErrorCode::kInvalidArgument, "boundaries holds " + std::to_string(places.size()) +
+                                                 " places; it takes up to " +
+                                                 std::to_string(kMostBoundaries));
+  }
+  for (size_t i = 0; i < places.size(); ++i) {
+    if (places[i] >= 0 && places[i] <= tokens) continue;
+    return fail(ErrorCode::kInvalidArgument,
+                "boundaries[" + std::to_string(i) + "] is " + std::to_string(places[i]) +
+                    "; it takes 0 to the prompt's " + std::to_string(tokens) + " tokens");
+  }
+  std::ranges::sort(places);
+  places.erase(std::unique(places.begin(), places.end()), places.end());
+  return places;
+}
+
 }  // namespace
+
+Status mark_exact(const std::vector<TokenRange>& exact, std::vector<TokenId>& tokens) {
+  TRY(const auto ranges, sorted_ranges(exact, std::ssize(tokens)));
+  for (const TokenRange& range : ranges) {
+    for (int64_t i = range.begin; i < range.end; ++i) {
+      tokens[static_cast<size_t>(i)] |= kv::kExactToken;
+    }
+  }
+  return {};
+}
 
 Expected<std::shared_ptr<const Submission>> prepare(Request request,
                                                     std::shared_ptr<Observer> observer,
                                                     const Parts& parts, const Limits& limits,
-                                                    const std::string& scope, RequestId number,
-                                                    uint64_t default_seed) {
+                                                    const Tiers& tiers, const std::string& model,
+                                                    RequestId number, uint64_t default_seed) {
   const model::ModelConfig& config = parts.model->config();
   TRY_STATUS(validate(request.sampling));
   for (const TokenId id : request.sampling.stop_token_ids) {
@@ -229,8 +347,12 @@ Expected<std::shared_ptr<const Submission>> prepare(Request request,
     out->prompt = std::move(std::get<std::vector<TokenId>>(request.prompt));
   }
   TRY_STATUS(check_prompt(out->prompt, config.vocab_size, limits.ctx));
+  TRY(out->exact, sorted_ranges(std::move(request.exact), std::ssize(out->prompt)));
+  TRY(out->boundaries, sorted_places(std::move(request.boundaries), std::ssize(out->prompt)));
+  TRY(const KvTier tier, serve_tier(tiers, request.kv_tier));
+  out->tier = tiers.of[static_cast<size_t>(tier)];
   out->id = number;
-  out->scope = scope;
+  out->scope = scope_of(model, tiers, tier, request.cache_salt);
   out->stop_tokens = request.sampling.stop_token_ids;
   if (!request.sampling.ignore_eos) {
     out->stop_tokens.insert(out->stop_tokens.end(), config.eos_token_ids.begin(),

@@ -6,15 +6,26 @@
 
 #include <memory>
 
+#include <array>
+
 #include "coppice/engine.h"
 #include "coppice/options.h"
 #include "engine/core.h"
 
 namespace coppice::engine {
 
+// What requests of each KvTier run under; null: off, or no gate.
+struct Tiers {
+  std::array<std::shared_ptr<const kv::Tier>, 4> of;
+  std::array<std::string, 4> refused;  // why a tier is not served, where it is not
+  KvTier usual = KvTier::kOff;         // of requests that bring none
+  uint64_t gate_hash = 0;
+};
+
 struct Loaded {
   Parts parts;
   Limits limits;
+  Tiers tiers;
   kv::Partition partition = kv::Partition::kTwoPhase;
   EngineInfo info;
 };
@@ -30,9 +41,14 @@ Expected<Loaded> load(const EngineOptions& options, std::unique_ptr<ops::Backend
 Expected<std::shared_ptr<const Submission>> prepare(Request request,
                                                     std::shared_ptr<Observer> observer,
                                                     const Parts& parts, const Limits& limits,
-                                                    const std::string& scope, RequestId number,
-                                                    uint64_t default_seed);
-// What requests share prefixes within: the model, the tier and the salt.
-kv::Scope scope_of(const std::string& model, const std::string& cache_salt);
+                                                    const Tiers& tiers, const std::string& model,
+                                                    RequestId number, uint64_t default_seed);
+// Marks tokens that no gate may drop, as the cache's keys have it. kInvalidArgument: not of these.
+Status mark_exact(const std::vector<TokenRange>& exact, std::vector<TokenId>& tokens);
+// The tier a request runs in. kInvalidArgument: it is not served here, and why.
+Expected<KvTier> serve_tier(const Tiers& tiers, std::optional<KvTier> asked);
+// What requests share prefixes within: the model, the tier with its gate, and the salt.
+kv::Scope scope_of(const std::string& model, const Tiers& tiers, KvTier tier,
+                   const std::string& cache_salt);
 
 }  // namespace coppice::engine

@@ -106,6 +106,28 @@ Expected<AttentionPartition> parse_partition(std::string_view text) {
               "--attention is \"" + std::string(text) + "\"; it takes two-phase or per-sequence");
 }
 
+Expected<KvTier> parse_kv_tier(std::string_view text, std::string_view field) {
+  for (const KvTier tier : {KvTier::kOff, KvTier::kMild, KvTier::kNormal, KvTier::kHard}) {
+    if (text == kv_tier_name(tier)) return tier;
+  }
+  return fail(ErrorCode::kInvalidArgument, std::string(field) + " is \"" + std::string(text) +
+                                               "\"; it takes off, mild, normal or hard");
+}
+
+std::string_view kv_tier_name(KvTier tier) {
+  switch (tier) {
+    case KvTier::kOff:
+      return "off";
+    case KvTier::kMild:
+      return "mild";
+    case KvTier::kNormal:
+      return "normal";
+    case KvTier::kHard:
+      return "hard";
+  }
+  return "off";
+}
+
 Status validate(const EngineOptions& options) {
   if (options.model.empty()) {
     return fail(ErrorCode::kInvalidArgument, "--model is empty; it takes a directory or a .gguf");
@@ -123,6 +145,16 @@ Status validate(const EngineOptions& options) {
   if (options.kv_budget_limit) {
     TRY_STATUS(in_range("kv_budget_limit", *options.kv_budget_limit, options.kv_budget.value_or(1),
                         kMost));
+  }
+  if (options.gate.empty() && options.kv_tier.value_or(KvTier::kOff) != KvTier::kOff) {
+    return fail(ErrorCode::kInvalidArgument, "--kv-tier " +
+                                                 std::string(kv_tier_name(*options.kv_tier)) +
+                                                 " needs a gate; name one with --gate");
+  }
+  if (!(options.gate_max_loss >= 0.0 && options.gate_max_loss <= 100.0)) {
+    return fail(ErrorCode::kInvalidArgument, "--gate-max-loss is " +
+                                                 std::to_string(options.gate_max_loss) +
+                                                 "; it takes 0 to 100 points");
   }
   if (options.isa != "auto" && options.isa != "avx512bf16" && options.isa != "avx512" &&
       options.isa != "avx2") {

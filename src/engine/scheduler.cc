@@ -68,6 +68,7 @@ std::unique_ptr<Sequence> Scheduler::leave_cache(Sequence& sequence) {
 
 void Scheduler::end(Sequence& sequence, FinishReason reason, std::optional<Error> error) {
   const int64_t held = cache_.progress(sequence.kv).computed;
+  sequence.note_footprint(cache_.footprint(sequence.kv));
   const std::unique_ptr<Sequence> owned = leave_cache(sequence);
   finish(*owned, reason, error, held);
 }
@@ -139,25 +140,37 @@ bool Scheduler::admit_first() {
     return out;
   };
   int64_t total = wanted_total(s);
-  int64_t needed = cache_.worst_case_bytes(total);
+  int64_t needed = cache_.worst_case_bytes(total, s.open_options());
   if (needed > limits_.kv_budget && s.generated() > 0) {
     total = static_cast<int64_t>(s.tokens.size());
-    needed = cache_.worst_case_bytes(total);
+    needed = cache_.worst_case_bytes(total, s.open_options());
   }
   if (needed > limits_.kv_budget) {
     refuse(take(), needed);
     return true;
   }
-  const kv::SequenceId id = cache_.open(s.submission().scope, s.tokens);
-  if (!cache_.admit(id, total)) {
-    cache_.close(id);
+  std::optional<kv::SequenceId> id = let_in(s, total);
+  if (!id && live_.empty() && s.submission().tier != nullptr) {
+    // Where it would part from what is held costs boundaries: beside nothing it has none of those.
+    cache_.flush();
+    id = let_in(s, total);
+  }
+  if (!id) {
     // Alone and still no room: what is left is pinned, some of it perhaps not for long.
     if (!live_.empty() || cache_.stats().expiring_pins > 0) return false;
     refuse(take(), needed);
     return true;
   }
-  make_live(take(), id, total);
+  make_live(take(), *id, total);
   return true;
+}
+
+// Its place in the cache with room for `total` tokens; empty: no room now.
+std::optional<kv::SequenceId> Scheduler::let_in(const Sequence& s, int64_t total) {
+  const kv::SequenceId id = cache_.open(s.submission().scope, s.keys(), s.open_options());
+  if (cache_.admit(id, total)) return id;
+  cache_.close(id);
+  return std::nullopt;
 }
 
 void Scheduler::make_live(std::unique_ptr<Sequence> sequence, kv::SequenceId id, int64_t promised) {
@@ -256,7 +269,7 @@ void Scheduler::make_room() {
     return;
   }
   Sequence& alone = *live_.front();
-  const int64_t needed = cache_.worst_case_bytes(wanted_total(alone));
+  const int64_t needed = cache_.worst_case_bytes(wanted_total(alone), alone.open_options());
   if (alone.generated() > 0) {
     end(alone, FinishReason::kLength);
   } else {
@@ -287,7 +300,13 @@ Status Scheduler::set_budget(int64_t bytes) {
   limits_.kv_budget = bytes;
   room_changed_ = true;
   while (!cache_.set_budget(bytes)) {
-    CHECK(!live_.empty());  // what is pinned fits
+    if (live_.empty()) {
+      // Closing the last cut a pinned run in two, which takes a page more.
+      limits_.kv_budget = std::min(cache_.pinned_bytes(), limits_.kv_budget_limit);
+      cache_.set_budget(limits_.kv_budget);
+      return fail(ErrorCode::kTooLarge, "pinned prefixes hold " + format_size(limits_.kv_budget) +
+                                            ", which is the budget now; unpin first");
+    }
     preempt_youngest();
   }
   return {};

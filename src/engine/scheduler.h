@@ -73,6 +73,7 @@ class Scheduler {
   int64_t wanted_total(const Sequence& sequence) const;
   bool renew_promises();
   bool admit_first();
+  std::optional<kv::SequenceId> let_in(const Sequence& sequence, int64_t total);
   void make_live(std::unique_ptr<Sequence> sequence, kv::SequenceId id, int64_t promised);
   std::unique_ptr<Sequence> leave_cache(Sequence& sequence);
   void refuse(std::unique_ptr<Sequence> sequence, int64_t bytes_needed);

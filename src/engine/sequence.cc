@@ -89,4 +89,20 @@ void Sequence::finish(FinishReason reason, std::optional<Error> error, int64_t h
   if (submission_->observer) submission_->observer->on_finish(result, rest);
 }
 
+kv::OpenOptions Sequence::open_options() const {
+  const Submission& s = submission();
+  return {.tier = s.tier.get(), .boundaries = s.boundaries, .prompt = prompt_tokens()};
+}
+
+std::vector<TokenId> Sequence::keys() const {
+  std::vector<TokenId> out = tokens;
+  if (submission().tier == nullptr) return out;
+  for (const TokenRange& range : submission().exact) {
+    for (int64_t i = range.begin; i < range.end; ++i) {
+      out[static_cast<size_t>(i)] |= kv::kExactToken;
+    }
+  }
+  return out;
+}
+
 }  // namespace coppice::engine

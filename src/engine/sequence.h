@@ -24,6 +24,9 @@ struct Submission {
   std::vector<TokenId> prompt;  // encoded and checked
   Sampling sampling;
   kv::Scope scope;
+  std::shared_ptr<const kv::Tier> tier;  // null: off
+  std::vector<TokenRange> exact;         // ascending, apart
+  std::vector<int64_t> boundaries;       // ascending
   uint64_t seed = 0;
   bool prompt_logits = false;
   std::vector<TokenId> stop_tokens;  // stop_token_ids, and the model's own unless ignored
@@ -43,6 +46,9 @@ class Sequence {
 
   int64_t prompt_tokens() const { return static_cast<int64_t>(submission_->prompt.size()); }
   int64_t generated() const { return static_cast<int64_t>(tokens.size()) - prompt_tokens(); }
+  // What the cache is asked with.
+  kv::OpenOptions open_options() const;
+  std::vector<TokenId> keys() const;  // its tokens, those marked that no gate may drop
   // The most tokens it may come to hold.
   int64_t final_total() const { return prompt_tokens() + sampling().max_tokens; }
   bool is_stop_token(TokenId token) const;
@@ -55,6 +61,10 @@ class Sequence {
                                    Clock::time_point now);
   // Completes the result and tells the observer; held: leading tokens in the cache at the end.
   void finish(FinishReason reason, std::optional<Error> error, int64_t held);
+  void note_footprint(kv::KvCache::Footprint footprint) {
+    if (submission_->tier != nullptr) result.usage.keep_ratio = std::move(footprint.keep_ratio);
+    result.usage.kv_bytes = footprint.bytes;
+  }
   void observe_peak(const KvReceipt& now) {
     if (now.bytes_held > result.kv.bytes_held) result.kv = now;
   }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "model/test_gate.h"
 
 namespace coppice::engine {
 namespace {
@@ -56,18 +57,23 @@ Rig::Rig(const EngineOptions& options, const Wrap& wrap) : options_(options) {
   if (!loaded) std::fprintf(stderr, "%s\n", loaded.error().message.c_str());
   CHECK(loaded.has_value());
   limits_ = loaded->limits;
+  tiers_ = loaded->tiers;
   core_ = std::make_unique<Core>(std::move(loaded->parts), loaded->limits, loaded->partition);
 }
 
 std::shared_ptr<Tape> Rig::submit(std::vector<TokenId> prompt, const Sampling& sampling,
                                   std::shared_ptr<Tape> tape) {
-  if (!tape) tape = std::make_shared<Tape>();
   Request request;
   request.prompt = std::move(prompt);
   request.sampling = sampling;
+  return submit(std::move(request), std::move(tape));
+}
+
+std::shared_ptr<Tape> Rig::submit(Request request, std::shared_ptr<Tape> tape) {
+  if (!tape) tape = std::make_shared<Tape>();
   request.prompt_logits = options_.prompt_logits;
-  const auto submission = prepare(std::move(request), tape, core_->parts(), limits_,
-                                  scope_of(options_.model, ""), ++last_id_, 1);
+  const auto submission = prepare(std::move(request), tape, core_->parts(), limits_, tiers_,
+                                  options_.model, ++last_id_, 1);
   if (submission) {
     core_->submit(*submission);
   } else {
@@ -106,6 +112,19 @@ EngineOptions golden_options(const std::string& model) {
   options.kv_budget = int64_t{64} << 20;
   options.seed = 1;
   return options;
+}
+
+std::string random_gate_file(const std::string& directory, const std::string& model,
+                             model::GateKind kind,
+                             const std::function<void(model::GateHeader&)>& edit) {
+  const auto base = model::Checkpoint::open(golden_options(model).model);
+  CHECK(base.has_value());
+  model::GateHeader header = model::testing::gate_header(kind, **base);
+  if (edit) edit(header);
+  const std::string path =
+      directory + "/" + model + "-" + std::string(model::gate_kind_name(kind)) + ".safetensors";
+  CHECK(model::write_gate_file(path, header, model::testing::random_gate(header, 1)).has_value());
+  return path;
 }
 
 std::vector<TokenId> token_noise(uint32_t seed, size_t count, TokenId first, TokenId vocab) {

@@ -13,6 +13,7 @@
 #include "coppice/options.h"
 #include "engine/core.h"
 #include "engine/loader.h"
+#include "model/gate_header.h"
 
 namespace coppice::engine {
 
@@ -53,6 +54,10 @@ class Rig {
   // Refusals come back as a finished tape with kError.
   std::shared_ptr<Tape> submit(std::vector<TokenId> prompt, const Sampling& sampling,
                                std::shared_ptr<Tape> tape = nullptr);
+  std::shared_ptr<Tape> submit(Request request, std::shared_ptr<Tape> tape = nullptr);
+  kv::Scope scope(KvTier tier = KvTier::kOff) const {
+    return scope_of(options_.model, tiers_, tier, "");
+  }
   bool step() { return core_->step(seconds_ += 0.001); }
   void run();
   Core& core() { return *core_; }
@@ -67,6 +72,7 @@ class Rig {
  private:
   EngineOptions options_;
   Limits limits_;
+  Tiers tiers_;
   std::unique_ptr<Core> core_;
   RequestId last_id_ = 0;
   double seconds_ = 0.0;
@@ -92,6 +98,11 @@ class ListTokenizer : public text::Tokenizer {
 
 // Options for a golden model under tests/data/models, backend "ref", one thread, small budget.
 EngineOptions golden_options(const std::string& model);
+// A gate with random weights for a golden model, written into `directory` (model/test_gate.h);
+// edit: changes its header first. Its path.
+std::string random_gate_file(const std::string& directory, const std::string& model,
+                             model::GateKind kind,
+                             const std::function<void(model::GateHeader&)>& edit = {});
 // Ids in [first, vocab) that look like nothing in particular but are the same every time.
 std::vector<TokenId> token_noise(uint32_t seed, size_t count, TokenId first, TokenId vocab);
 // prefix, then tail.

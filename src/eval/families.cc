@@ -60,6 +60,11 @@ std::span<const FamilyInfo> all_families() { return kInfo; }
 
 const FamilyInfo& info(Family family) { return kInfo[static_cast<size_t>(family)]; }
 
+bool has_level(const FamilyInfo& family, Haystack haystack) {
+  if (haystack == family.haystack) return true;
+  return !family.fixed_haystack && haystack != Haystack::kH3;
+}
+
 std::optional<Family> family_named(std::string_view name) {
   for (const FamilyInfo& one : kInfo) {
     if (one.name == name) return one.family;

@@ -6,18 +6,18 @@
 //
 // One user's turn is `context + question`; the answer follows, then <|eos|>. A question never
 // changes its context. Every word and mark is one token of the bundled tokenizer.
-//   needle, multi-key  The oak lamp costs 48 euro 15. ...    "The oak lamp costs?"    " 48 euro 15"
-//   multi-value        three facts of a subject, apart       "The oak lamp?"          all three
-//   sentences multi-query        facts                                 " A The .. B The .. ?" both,
-//   in that order uuid               The (8 words) is (8 words).           "The (8 words) is?" 8
-//   words variables          The jug costs oak lamp. ...           "The tin jug costs?"     " oak
-//   lamp costs 48 euro 15" lookup             The oak lamp is Ford 39. ...          "The oak lamp
-//   is?"       " Ford 39" counting           The hall is oak lamp. ... (mentions)  "The hall is?"
-//   the commonest item system-prompt      a storefront shop                     its questions their
-//   answers conditioned        The key is at! + facts of all kinds   "The oak lamp?"          its
-//   fact of that kind markov             text of a chain drawn anew each time  none: every token
-//   counts copy               The (a run of words).                 "The (its first 3)?"     the
-//   rest of the run
+//   needle,      facts, few asked or many      The oak lamp costs?    -> 48 euro 15
+//   multi-key
+//   multi-value  three facts of a subject      The oak lamp?          -> all three sentences
+//   multi-query  facts                         A The .. B The .. ?    -> both, in that order
+//   uuid         The (8 words) is (8 words).   The (8 words) is?      -> 8 words
+//   variables    The jug costs oak lamp. ...   The tin jug costs?     -> oak lamp costs 48 euro 15
+//   lookup       The oak lamp is Ford 39. ...  The oak lamp is?       -> Ford 39
+//   counting     The hall is oak lamp. ...     The hall is?           -> the commonest item
+//   system-prompt  a storefront shop           its questions          -> their answers
+//   conditioned  The key is at! facts of all   The oak lamp?          -> its fact of that kind
+//   markov       a chain drawn anew each time  none: every token counts
+//   copy         The (a run of words).         The (its first 3)?     -> the rest of the run
 #pragma once
 
 #include <cstdint>
@@ -71,6 +71,7 @@ struct FamilyInfo {
 };
 std::span<const FamilyInfo> all_families();
 const FamilyInfo& info(Family family);
+bool has_level(const FamilyInfo& family, Haystack haystack);
 std::optional<Family> family_named(std::string_view name);
 std::string_view haystack_name(Haystack haystack);  // "h0"
 std::optional<Haystack> haystack_named(std::string_view name);

@@ -15,9 +15,10 @@ using storefront::split_of;
 
 // Every level a family has.
 std::vector<Haystack> levels(const FamilyInfo& one) {
-  if (one.fixed_haystack) return {one.haystack};
-  std::vector<Haystack> out = {Haystack::kH0, Haystack::kH1, Haystack::kH2};
-  if (one.haystack == Haystack::kH3) out.push_back(Haystack::kH3);
+  std::vector<Haystack> out;
+  for (const Haystack level : {Haystack::kH0, Haystack::kH1, Haystack::kH2, Haystack::kH3}) {
+    if (has_level(one, level)) out.push_back(level);
+  }
   return out;
 }
 
@@ -161,6 +162,9 @@ TEST(Families, NamesAndLevelsAreReadBack) {
   EXPECT_FALSE(family_named("needles"));
   EXPECT_EQ(haystack_named("h2"), Haystack::kH2);
   EXPECT_FALSE(haystack_named("h4"));
+  EXPECT_TRUE(has_level(info(Family::kLookup), Haystack::kH3));
+  EXPECT_FALSE(has_level(info(Family::kNeedle), Haystack::kH3));
+  EXPECT_FALSE(has_level(info(Family::kMarkov), Haystack::kH1));
 }
 
 TEST(Families, SameSeedSameTaskOtherSeedOtherTask) {

@@ -15,7 +15,8 @@ Cache::Cache(PagePool pool, const KvCacheOptions& options, std::unique_ptr<Recla
       options_(options),
       pool_(std::move(pool)),
       page_slots_(pool_.page_slots()),
-      tree_(pool_, lists_, std::move(policy)) {
+      tree_(pool_, lists_, std::move(policy)),
+      planner_(lists_) {
   tree_.on_pin_moved = [this](PinId id, Node* node) { pins_.at(id).node = node; };
 }
 
@@ -64,6 +65,10 @@ Cache::Sequence& Cache::at(SequenceId id) {
 MatchInfo Cache::match(const Scope& scope, std::span<const TokenId> tokens) const {
   Node* root = tree_.root(scope);
   if (root == nullptr) return {};
+  if (root->tier != nullptr) {
+    return {tree_.last_start(root, tokens, PrefixTree::Count::kHeld).length,
+            tree_.last_start(root, tokens, PrefixTree::Count::kPlanned).length};
+  }
   return {tree_.longest(root, tokens, PrefixTree::Count::kHeld).length,
           tree_.longest(root, tokens, PrefixTree::Count::kPlanned).length};
 }
@@ -91,19 +96,29 @@ KvStats Cache::stats() const {
   s.tokens_held = tree_.tokens_held();
   s.tokens_reclaimed = tree_.tokens_reclaimed();
   s.tokens_copied = tokens_copied_;
+  s.overlays = static_cast<int64_t>(tree_.queued_overlays());
+  s.overlays_freed = tree_.overlays_freed();
   return s;
 }
 
 // ---- live sequences
 
-SequenceId Cache::open(const Scope& scope, std::span<const TokenId> tokens) {
+SequenceId Cache::open(const Scope& scope, std::span<const TokenId> tokens,
+                       const OpenOptions& options) {
   CHECK(!planned_ && !tokens.empty());
   CHECK(tokens.size() < static_cast<size_t>(std::numeric_limits<int32_t>::max()));
   const SequenceId id = ++last_sequence_;
   Sequence& sequence = sequences_[id];
   sequence.tokens.assign(tokens.begin(), tokens.end());
   sequence.shareable = static_cast<int64_t>(tokens.size()) - 1;
-  sequence.tail = place(scope, tokens, id);
+  if (options.tier == nullptr) {
+    sequence.tail = place(scope, tokens, id);
+    return id;
+  }
+  sequence.tier = std::make_shared<const Tier>(*options.tier);
+  sequence.boundaries.assign(options.boundaries.begin(), options.boundaries.end());
+  sequence.prompt = options.prompt > 0 ? options.prompt : std::ssize(tokens);
+  place_gated(scope, id, sequence);
   return id;
 }
 
@@ -148,6 +163,10 @@ SequenceId Cache::fork(SequenceId id) {
   fork.tokens = original.tokens;
   fork.shareable =
       from.node == nullptr ? static_cast<int64_t>(fork.tokens.size()) : original.shareable;
+  if (original.tier != nullptr) {
+    fork_gated(original, fork_id, fork);
+    return fork_id;
+  }
 
   Node* branch = original.tail;
   while (!branch->is_root() && branch->start > fork.shareable) branch = branch->parent;
@@ -184,7 +203,12 @@ void Cache::close(SequenceId id) {
 
 // ---- room
 
-int64_t Cache::worst_case_bytes(int64_t total_tokens) const {
+int64_t Cache::worst_case_bytes(int64_t total_tokens, const OpenOptions& options) const {
+  if (options.tier != nullptr) {
+    const int64_t own = options.tier->decode_gate ? 1 : 2;  // at the prompt's end
+    return gated_pages(*options.tier, total_tokens, std::ssize(options.boundaries) + own) *
+           pool_.page_bytes();
+  }
   return columns_for(total_tokens, page_slots_) * lists_ * pool_.page_bytes();
 }
 
@@ -204,14 +228,18 @@ int64_t Cache::overpromised_pages() { return std::max<int64_t>(0, owed_pages() -
 // nodes being written above them, once.
 int64_t Cache::owed_pages() {
   ++admission_mark_;
-  int64_t columns = 0;
+  int64_t columns = 0, gated = 0;
   const auto owe = [&](const Node* node, int64_t slots) {
     const int64_t missing =
         columns_for(slots, page_slots_) - node->pages.columns() - node->wanted_columns;
     columns += std::max<int64_t>(0, missing);
   };
-  for (const auto& [id, sequence] : sequences_) {
+  for (auto& [id, sequence] : sequences_) {
     if (sequence.promised == 0) continue;
+    if (sequence.tier != nullptr) {
+      gated += owed_gated(sequence);
+      continue;
+    }
     owe(sequence.tail, std::max<int64_t>(0, sequence.promised - sequence.tail->start));
     for (Node* node = sequence.tail->parent; !node->complete(); node = node->parent) {
       if (node->admission_mark == admission_mark_) break;
@@ -219,7 +247,7 @@ int64_t Cache::owed_pages() {
       owe(node, node->size());
     }
   }
-  return columns * lists_;
+  return columns * lists_ + gated;
 }
 
 bool Cache::set_budget(int64_t bytes) {
@@ -240,7 +268,13 @@ KvCache::Pin Cache::pin(const Scope& scope, std::span<const TokenId> tokens, dou
   CHECK(!planned_);
   Node* root = tree_.root(scope);
   if (root == nullptr) return {};
-  const PrefixTree::Reach reach = tree_.longest(root, tokens, PrefixTree::Count::kHeld);
+  PrefixTree::Reach reach;
+  if (root->tier != nullptr) {
+    const PrefixTree::Start start = tree_.last_start(root, tokens, PrefixTree::Count::kHeld);
+    reach = {start.length > 0 ? tree_.cut(start, clock_) : root, nullptr, start.length};
+  } else {
+    reach = tree_.longest(root, tokens, PrefixTree::Count::kHeld);
+  }
   if (reach.length == 0) return {};
   const PinId id = ++last_pin_;
   pins_[id] = {reach.node,

@@ -22,15 +22,17 @@ class Cache final : public KvCache {
   MatchInfo match(const Scope& scope, std::span<const TokenId> tokens) const override;
   Progress progress(SequenceId id) const override;
   KvStats stats() const override;
+  Footprint footprint(SequenceId id) const override;
 
-  SequenceId open(const Scope& scope, std::span<const TokenId> tokens) override;
+  SequenceId open(const Scope& scope, std::span<const TokenId> tokens,
+                  const OpenOptions& options) override;
   SequenceId fork(SequenceId id) override;
   void append(SequenceId id, TokenId token) override;
   void close(SequenceId id) override;
 
   bool admit(SequenceId id, int64_t total_tokens) override;
   int64_t overpromised_pages() override;
-  int64_t worst_case_bytes(int64_t total_tokens) const override;
+  int64_t worst_case_bytes(int64_t total_tokens, const OpenOptions& options) const override;
   bool set_budget(int64_t bytes) override;
   void flush() override;
 
@@ -40,7 +42,7 @@ class Cache final : public KvCache {
   int64_t pinned_bytes() const override { return tree_.pinned_pages() * pool_.page_bytes(); }
 
   std::optional<int32_t> reserve(SequenceId id, int32_t n) override;
-  const Step& plan(Partition partition) override;
+  Step& plan(Partition partition) override;
   void commit() override;
   void abandon() override;
 
@@ -57,6 +59,11 @@ class Cache final : public KvCache {
     int64_t promised = 0;  // tokens that admit() promised pages for
     int64_t position = 0;  // of the rows reserved in this step
     int32_t rows = 0;      // 0: none
+    // In a gated scope:
+    std::shared_ptr<const Tier> tier;
+    std::vector<int64_t> boundaries;  // ascending: positions where its runs end
+    int64_t prompt = 0;               // tokens that were there when it was opened
+    int64_t wanted = 0;               // pages that a reservation under way would take
   };
   struct PinRecord {
     Node* node = nullptr;
@@ -71,6 +78,8 @@ class Cache final : public KvCache {
     bool blocked = false;
   };
 
+  struct Recount;  // invariants, by number (prefix_tree.h)
+
   const Sequence& at(SequenceId id) const;
   Sequence& at(SequenceId id);
   Node* place(const Scope& scope, std::span<const TokenId> tokens, SequenceId id);
@@ -80,6 +89,30 @@ class Cache final : public KvCache {
   // Joins what siblings hold of whole pages and finds what they hold of the next one; null:
   // nothing.
   Node* bring_in(SequenceId id, const Sequence& sequence, Frontier& frontier);
+  // --- gated scopes (cache_gated.cc)
+  void place_gated(const Scope& scope, SequenceId id, Sequence& sequence);
+  void fork_gated(const Sequence& original, SequenceId fork_id, Sequence& fork);
+  std::optional<int32_t> reserve_gated(SequenceId id, Sequence& sequence, const Frontier& frontier,
+                                       int32_t n);
+  static std::span<const TokenId> joinable(const Sequence& sequence, int64_t shareable);
+  int64_t pages_for(const Node* node, int32_t rows) const;
+  // The most pages that so many more tokens of a sequence can come to need.
+  int64_t gated_pages(const Tier& tier, int64_t tokens, int64_t boundaries) const;
+  int64_t owed_gated(const Sequence& sequence);
+  int64_t next_boundary(const Sequence& sequence, int64_t position) const;
+  bool is_boundary(const Sequence& sequence, int64_t position) const;
+  Node* written_node(const Sequence& sequence) const;
+  void describe_gate();
+  void commit_gated();
+  void seal_gated(Sequence& sequence, Node* node);
+  void abandon_gated(Sequence& sequence);
+  // [lists] of a node that is written in this step, as they were before it.
+  struct Counts {
+    std::span<const int32_t> kept, dropped;
+  };
+  Counts counts_before(const Node* node) const;
+  void check_gated(const Node* node, Recount& recount) const;
+
   // Takes pages for up to n rows, and copies the `source`'s part of the first page; 0: no room.
   int32_t take_rows(const Sequence& sequence, const Frontier& frontier, Node* source, int32_t n);
   // Rows that could follow, at most n, and the columns they need, as wanted_columns on path_.
@@ -95,8 +128,6 @@ class Cache final : public KvCache {
   void release_rows(Sequence& sequence);
   void end_step();
 
-  // Invariants, by number (prefix_tree.h).
-  struct Recount;
   void check_node(const Node* node, Recount& recount) const;
   void check_pages(const Node* node, Recount& recount) const;
   void check_children(const Node* node) const;
@@ -115,6 +146,11 @@ class Cache final : public KvCache {
   std::vector<SequenceId> reserved_;  // in the order of their reservations
   std::vector<Reservation> reservations_;
   std::vector<Node*> path_;
+  // Of the gated slices of the step, one after another: [slices][lists], keep
+  // [slices][lists][rows].
+  std::vector<ops::GateList> gate_lists_;
+  std::vector<int32_t> counts_before_, dropped_before_;
+  std::vector<uint8_t> keep_, exact_;
   Step step_;
   bool planned_ = false;
   SequenceId last_sequence_ = 0;

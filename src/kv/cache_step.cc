@@ -41,6 +41,10 @@ Cache::Frontier Cache::frontier(SequenceId id, const Sequence& sequence) const {
     return f;
   }
   f.reach = f.node->computed_end();
+  if (sequence.tier != nullptr) {
+    f.blocked = f.node != sequence.tail && oldest_at_or_below(f.node) != id;
+    return f;
+  }
   if (f.node->computed < page_slots_ && f.reach < sequence.shareable) {
     const auto tokens = std::span(sequence.tokens).first(static_cast<size_t>(sequence.shareable));
     f.held = tree_.longest(f.node->parent, tokens, PrefixTree::Count::kHeld, f.node);
@@ -59,6 +63,7 @@ std::optional<int32_t> Cache::reserve(SequenceId id, int32_t n) {
   Frontier f = frontier(id, sequence);
   CHECK(f.reach < static_cast<int64_t>(sequence.tokens.size()));
   if (f.blocked) return std::nullopt;
+  if (sequence.tier != nullptr) return reserve_gated(id, sequence, f, n);
   Node* source = bring_in(id, sequence, f);
   if (f.blocked) return std::nullopt;
 
@@ -185,7 +190,7 @@ void Cache::copy_slots(Node* node, const Node* from, int64_t slots) {
 
 // ---- plan, commit, abandon
 
-const Step& Cache::plan(Partition partition) {
+Step& Cache::plan(Partition partition) {
   reservations_.clear();
   for (SequenceId id : reserved_) {
     const Sequence& s = at(id);
@@ -195,6 +200,7 @@ const Step& Cache::plan(Partition partition) {
          s.position, s.rows});
   }
   planner_.plan(reservations_, partition, options_.kv_heads, step_);
+  describe_gate();
   planned_ = true;
   return step_;
 }
@@ -203,6 +209,7 @@ void Cache::commit() {
   CHECK(planned_);
   for (SequenceId id : reserved_) {
     const Sequence& s = at(id);
+    if (s.tier != nullptr) continue;
     for (Node* node = s.tail; !node->is_root(); node = node->parent) {
       const int64_t from = std::max(s.position, node->start);
       const int64_t to = std::min(s.position + s.rows, node->end());
@@ -211,10 +218,11 @@ void Cache::commit() {
       tree_.advance(node, to - from);
     }
   }
+  commit_gated();
   for (SequenceId id : reserved_) {
     Sequence& s = at(id);
     s.rows = 0;
-    tree_.settle(s.tail);
+    if (s.tier == nullptr) tree_.settle(s.tail);
   }
   end_step();
 }
@@ -231,6 +239,7 @@ void Cache::end_step() {
 }
 
 void Cache::release_rows(Sequence& sequence) {
+  if (sequence.tier != nullptr) return abandon_gated(sequence);
   for (Node* node = sequence.tail; !node->is_root(); node = node->parent) {
     if (node->start < sequence.position + sequence.rows && node->end() > sequence.position) {
       tree_.drop_unused_columns(node);

@@ -24,6 +24,7 @@
 
 #include "coppice/error.h"
 #include "ops/backend.h"
+#include "ops/gate_plan.h"
 
 namespace coppice::kv {
 
@@ -34,6 +35,25 @@ using PinId = uint64_t;       // never reused; 0 is no pin
 // Prefixes are shared inside a scope and never across: (model, adapter, tier, tenant salt) spelled
 // out. Compared whole.
 using Scope = std::string;
+
+// In a gated scope a token is another key where no gate may drop it: tokens that carry this bit.
+inline constexpr TokenId kExactToken = TokenId{1} << 30;
+
+// What a gated scope runs under; the same for all of its sequences.
+struct Tier {
+  ops::GateRule rule;
+  bool decode_gate = true;    // false: generated tokens are all kept, and never published
+  int64_t memory_floats = 0;  // that the gate carries from token to token, all layers together
+  bool operator==(const Tier&) const = default;
+};
+
+struct OpenOptions {
+  const Tier* tier = nullptr;  // null: an ungated scope
+  // Positions at which later requests are likely to part: ends of messages, breakpoints. Ascending;
+  // there a gated sequence leaves what one that starts there needs. Ungated ones may part anywhere.
+  std::span<const int64_t> boundaries = {};
+  int64_t prompt = 0;  // leading tokens that were not generated; 0: all
+};
 
 struct KvCacheOptions {
   int32_t layers = 0;    // L
@@ -66,6 +86,7 @@ struct Step {
   std::vector<TokenId> tokens;     // [T] in plan order
   std::vector<int32_t> positions;  // [T]
   std::vector<Slice> slices;       // in plan order (depth-first leaf order)
+  ops::GatePlan gate;              // the gated rows, decided layer by layer while the plan runs
 };
 
 struct MatchInfo {
@@ -85,6 +106,8 @@ struct KvStats {
   int64_t tokens_held = 0;       // over all nodes, each once
   int64_t tokens_reclaimed = 0;  // since creation
   int64_t tokens_copied = 0;     // partial pages copied at branches, since creation
+  int64_t overlays = 0;          // of gated scopes' inner boundaries, that pressure may free
+  int64_t overlays_freed = 0;    // under pressure, since creation
 };
 
 // Order in which whole unpinned leaves are given back under pressure.
@@ -112,12 +135,21 @@ class KvCache {
   virtual MatchInfo match(const Scope& scope, std::span<const TokenId> tokens) const = 0;
   virtual Progress progress(SequenceId id) const = 0;
   virtual KvStats stats() const = 0;
+  // What is held of a sequence's computed tokens: kept entries over tokens per layer [L] (1 in an
+  // ungated scope), and the bytes of its path, shared or not, overlays and probabilities included.
+  struct Footprint {
+    std::vector<double> keep_ratio;
+    int64_t bytes = 0;
+  };
+  virtual Footprint footprint(SequenceId id) const = 0;
 
   // --- live sequences
   // Joins the tree at the longest common prefix, planned tokens of running writers included, but
   // always leaves the last token to be evaluated by the new sequence. Takes no pages. tokens must
-  // not be empty.
-  virtual SequenceId open(const Scope& scope, std::span<const TokenId> tokens) = 0;
+  // not be empty. In a gated scope it joins at the last boundary on that way, or where another is
+  // still to write: what lies between there and where the two part is evaluated again.
+  virtual SequenceId open(const Scope& scope, std::span<const TokenId> tokens,
+                          const OpenOptions& options = {}) = 0;
   // A second sequence with the same tokens; shares everything held so far (its last token is
   // evaluated again only if the original had not evaluated it).
   virtual SequenceId fork(SequenceId id) = 0;
@@ -138,7 +170,7 @@ class KvCache {
   // Pages promised beyond what is free or reclaimable; 0: every promise can be kept.
   virtual int64_t overpromised_pages() = 0;
   // Bytes that a lone sequence of so many tokens needs at worst.
-  virtual int64_t worst_case_bytes(int64_t total_tokens) const = 0;
+  virtual int64_t worst_case_bytes(int64_t total_tokens, const OpenOptions& options = {}) const = 0;
   // At most max_budget_bytes. Shrinking reclaims at once as far as unreferenced leaves go; returns
   // false while live and pinned pages still exceed the new budget (the caller preempts and asks
   // again).
@@ -168,7 +200,8 @@ class KvCache {
   // what siblings hold, and there an older sequence may be at work: so after an empty answer
   // progress() tells whether the sequence is blocked by now or found no room.
   virtual std::optional<int32_t> reserve(SequenceId id, int32_t n) = 0;
-  virtual const Step& plan(Partition partition) = 0;
+  // Its gate is the model's to fill in while the plan runs.
+  virtual Step& plan(Partition partition) = 0;
   virtual void commit() = 0;   // the rows' keys and values are in their pages
   virtual void abandon() = 0;  // the step did not run: its pages go back
 

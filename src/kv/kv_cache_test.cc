@@ -278,7 +278,7 @@ TEST(KvCache, ATokenMayBeAppendedBeforeTheCommit) {
   Rig rig(16);
   const SequenceId a = rig.open(counting(3));
   rig.reserve(a, 3);
-  const Step& step = rig.cache->plan(Partition::kTwoPhase);
+  Step& step = rig.cache->plan(Partition::kTwoPhase);
   rig.compute(step);
   rig.append(a, 50);
   rig.cache->commit();

@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "kv/gated_run.h"
 #include "kv/kv_cache.h"
 #include "kv/page_table.h"
 #include "kv/reclaim.h"
@@ -27,6 +28,20 @@ struct Node {
   int64_t end() const { return start + size(); }  // tokens of the path up to here
   int64_t computed_end() const { return start + computed; }
   bool is_root() const { return parent == nullptr; }
+  // Pages that end with the node.
+  int64_t held_pages() const {
+    return tier == nullptr ? pages.pages() : gated != nullptr ? gated->owned : 0;
+  }
+  bool has_overlay() const { return gated != nullptr && gated->tail == GatedRun::Tail::kOverlay; }
+  bool unpublished() const { return start >= publish_end; }
+  // Of a gated scope, and neither can a request start at its end nor is anything below it.
+  bool is_tombstone() const {
+    return gated != nullptr && gated->tail == GatedRun::Tail::kNone && children.empty();
+  }
+  // Computed up to where a request may start now: a boundary, or where its writer stands.
+  bool can_start() const {
+    return gated != nullptr && computed > 0 && gated->tail != GatedRun::Tail::kNone;
+  }
   bool complete() const { return computed == size(); }
   int32_t references() const { return live + pinned; }
 
@@ -35,7 +50,14 @@ struct Node {
   int64_t start = 0;                            // tokens before the run: a multiple of P
   std::vector<TokenId> tokens;                  // the run, planned
   int64_t computed = 0;                         // its leading tokens that are in pages
-  PageTable pages;
+  PageTable pages;                              // of an ungated scope
+
+  // Of a gated scope; the root has its tier too.
+  std::shared_ptr<const Tier> tier;
+  std::unique_ptr<GatedRun> gated;  // once its first row is reserved
+  int64_t publish_end = INT64_MAX;  // nobody else may start in a run from there on, or below it
+  int32_t unstarted = 0;            // children that will start from this node's overlay
+  uint64_t boundary_used = 0;       // clock: a request started at its end, or it was made
 
   SequenceId owner = 0;       // the live sequence whose tail this is
   std::vector<PinHold> pins;  // those whose last token lies here
@@ -49,7 +71,11 @@ struct Node {
   struct Accounted {
     int64_t tokens = 0;
     int64_t reclaimable_pages = 0;
+    int64_t reclaimable_bytes = 0;  // charged
     std::optional<ReclaimQueue::Entry> queued;
+    int64_t overlay_pages = 0;
+    int64_t overlay_bytes = 0;  // charged for the gate's memory there
+    std::optional<OverlayQueue::Entry> overlay;
   } accounted;
 
   // The planner's, for the step being planned.
@@ -60,6 +86,7 @@ struct Node {
     int64_t count = 0;         // slots held once the step has run
     int32_t written = 0;       // rows written here, ...
     int32_t row_offset = 0;    // ... after so many rows of the same slice
+    int32_t part = -1;         // of the plan, where a gated slice writes
     Node* first_child = nullptr;
     Node* last_child = nullptr;
     Node* next_sibling = nullptr;

@@ -44,15 +44,15 @@ void PagePool::take(std::span<PageId> out) {
   CHECK(static_cast<int64_t>(out.size()) <= room());
   for (PageId& id : out) {
     if (free_.empty()) {
-      id = static_cast<PageId>(held_bit_.size());
-      held_bit_.push_back(true);
+      id = static_cast<PageId>(holders_.size());
+      holders_.push_back(1);
     } else {
       id = free_.back();
       free_.pop_back();
-      held_bit_[static_cast<size_t>(id)] = true;
+      holders_[static_cast<size_t>(id)] = 1;
     }
   }
-  held_ += static_cast<int64_t>(out.size());
+  taken_ += static_cast<int64_t>(out.size());
   if (!out.empty()) backend_->zero_pages(arena_, out);
 }
 
@@ -60,15 +60,25 @@ void PagePool::give_back(std::span<const PageId> ids) {
   // Backwards, so that they are taken again in this order and neighbours stay neighbours.
   for (const PageId id : std::views::reverse(ids)) {
     CHECK(is_held(id));
-    held_bit_[static_cast<size_t>(id)] = false;
+    if (--holders_[static_cast<size_t>(id)] > 0) continue;
     free_.push_back(id);
+    --taken_;
   }
-  held_ -= static_cast<int64_t>(ids.size());
 }
 
-bool PagePool::is_held(PageId id) const {
-  return id >= 0 && static_cast<size_t>(id) < held_bit_.size() &&
-         held_bit_[static_cast<size_t>(id)];
+void PagePool::share(PageId id) {
+  CHECK(is_held(id) && holders(id) < std::numeric_limits<uint16_t>::max());
+  ++holders_[static_cast<size_t>(id)];
+}
+
+int32_t PagePool::holders(PageId id) const {
+  return id >= 0 && static_cast<size_t>(id) < holders_.size() ? holders_[static_cast<size_t>(id)]
+                                                              : 0;
+}
+
+void PagePool::charge(int64_t bytes) {
+  charged_ += bytes;
+  CHECK(charged_ >= 0);
 }
 
 }  // namespace coppice::kv

@@ -12,6 +12,9 @@ void Planner::plan(std::span<const Reservation> reservations, Partition partitio
   partition_ = partition;
   roots_.clear();
   visited_.clear();
+  gated_nodes_.clear();
+  step.gate.plan = &step.plan;
+  step.gate.rows.clear();
   step.tokens.clear();
   step.positions.clear();
   step.slices.clear();
@@ -25,7 +28,9 @@ void Planner::plan(std::span<const Reservation> reservations, Partition partitio
   }
   step.plan.rows = rows;
   step.plan.kv_heads = kv_heads;
-  step.plan.row_stride = 0;
+  step.plan.row_stride = step.plan.target_stride = 0;
+  step.plan.dropped_first.clear();
+  step.plan.dropped_last.clear();
   step.plan.targets.resize(static_cast<size_t>(rows));
   step.plan.row_first.assign(static_cast<size_t>(rows), 0);
   step.plan.row_last.resize(static_cast<size_t>(rows));
@@ -43,6 +48,23 @@ void Planner::plan(std::span<const Reservation> reservations, Partition partitio
     }
   }
   for (Node* node : visited_) node->visit = {};
+  if (!step.gate.empty()) widen_bounds(step);
+}
+
+// Gated rows have targets and bounds of their own in every list: all rows get them.
+void Planner::widen_bounds(Step& step) const {
+  ops::AttentionPlan& plan = step.plan;
+  const auto repeat = [&](auto& values) {
+    const size_t rows = values.size();
+    values.resize(rows * static_cast<size_t>(lists_));
+    for (size_t at = rows; at < values.size(); ++at) values[at] = values[at - rows];
+  };
+  plan.row_stride = plan.target_stride = plan.rows;
+  repeat(plan.targets);
+  repeat(plan.row_first);
+  repeat(plan.row_last);
+  plan.dropped_first.assign(plan.row_last.size(), 0);
+  plan.dropped_last.assign(plan.row_last.size(), 0);
 }
 
 void Planner::visit_path(int32_t index, const Reservation& reservation) {
@@ -86,7 +108,7 @@ void Planner::enter(Node* node, Step& step) {
     const int32_t row_end = row_begin + visit.rows;
     // The same rows as the segment before: a link of the same chain.
     if (segments.empty() || segments.back().row_begin != row_begin ||
-        segments.back().row_end != row_end) {
+        segments.back().row_end != row_end || segments.back().dropped) {
       const int32_t part = static_cast<int32_t>(step.plan.parts.size());
       segments.push_back({row_begin, row_end, part, part});
     }
@@ -100,7 +122,7 @@ void Planner::enter(Node* node, Step& step) {
 void Planner::emit_path(Node* tail, Step& step) {
   const int32_t row_begin = static_cast<int32_t>(step.tokens.size());
   path_.clear();
-  for (const Node* node = tail; node != nullptr; node = node->parent) {
+  for (Node* node = tail; node != nullptr; node = node->parent) {
     if (node->visit.count > 0) path_.push_back(node);
   }
   const int32_t rows = reservations_[static_cast<size_t>(tail->visit.reservation)].rows;
@@ -110,10 +132,19 @@ void Planner::emit_path(Node* tail, Step& step) {
   step.plan.segments.back().part_end = static_cast<int32_t>(step.plan.parts.size());
 }
 
-int32_t Planner::emit_part(const Node* node, int32_t row_begin, Step& step) {
-  const Node::Visit& visit = node->visit;
+int32_t Planner::emit_part(Node* node, int32_t row_begin, Step& step) {
+  Node::Visit& visit = node->visit;
   const int32_t part = static_cast<int32_t>(step.plan.parts.size());
   ops::KvPart& out = step.plan.parts.emplace_back();
+  if (node->tier != nullptr) {
+    const GatedRun& run = *node->gated;
+    out.pages = run.kept.data();
+    out.page_stride = run.kept.stride();
+    out.starts = run.starts.data();
+    out.counts = visit.written > 0 ? run.counts.data() : run.inner.data();
+    visit.part = part;
+    return part;
+  }
   out.pages = node->pages.data();
   out.page_stride = node->pages.stride();
   out.start = static_cast<int32_t>(node->start);
@@ -131,12 +162,36 @@ void Planner::emit_slice(const Reservation& reservation, Step& step) {
   const int32_t row_begin = static_cast<int32_t>(step.tokens.size());
   step.slices.push_back(
       {reservation.sequence, row_begin, row_begin + reservation.rows, reservation.position});
+  if (reservation.tail->tier != nullptr) emit_gated_rows(reservation, step);
   for (int32_t i = 0; i < reservation.rows; ++i) {
     const int32_t position = static_cast<int32_t>(reservation.position) + i;
-    step.tokens.push_back(reservation.tokens[static_cast<size_t>(i)]);
+    step.tokens.push_back(reservation.tokens[static_cast<size_t>(i)] & ~kExactToken);
     step.positions.push_back(position);
     step.plan.row_last[static_cast<size_t>(row_begin + i)] = position + 1;
   }
+}
+
+// The slice's dropped list, and where its tokens go; the cache fills in the lists.
+void Planner::emit_gated_rows(const Reservation& reservation, Step& step) {
+  const int32_t row_begin = step.slices.back().row_begin, row_end = step.slices.back().row_end;
+  Node* node = reservation.tail;
+  while (node->visit.written == 0) node = node->parent;
+  const GatedRun& run = *node->gated;
+  const int32_t part = static_cast<int32_t>(step.plan.parts.size());
+  ops::KvPart& out = step.plan.parts.emplace_back();
+  out.pages = run.dropped.data();
+  out.page_stride = run.dropped.stride();
+  out.starts = run.dropped_starts.data();
+  out.counts = run.dropped_counts.data();
+  step.plan.segments.push_back({row_begin, row_end, part, part + 1, true});
+  ops::GateRows& rows = step.gate.rows.emplace_back();
+  rows.row_begin = row_begin;
+  rows.row_end = row_end;
+  rows.position = reservation.position;
+  rows.rule = node->tier->rule;
+  rows.kept_part = node->visit.part;
+  rows.dropped_part = part;
+  gated_nodes_.push_back(node);
 }
 
 }  // namespace coppice::kv

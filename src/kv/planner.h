@@ -27,23 +27,31 @@ struct Reservation {
 
 class Planner {
  public:
+  explicit Planner(int32_t lists = 1) : lists_(lists) {}
+
   // Fills `step`; reservations of different sequences never write the same node. One pass over the
   // nodes with rows below them; allocates only until the vectors have grown.
   void plan(std::span<const Reservation> reservations, Partition partition, int32_t kv_heads,
             Step& step);
+  // The nodes that the gated rows are written to, in the order of step.gate.rows.
+  std::span<Node* const> gated_nodes() const { return gated_nodes_; }
 
  private:
   void visit_path(int32_t index, const Reservation& reservation);
   void enter(Node* node, Step& step);
   void emit_path(Node* tail, Step& step);
-  int32_t emit_part(const Node* node, int32_t row_begin, Step& step);
+  int32_t emit_part(Node* node, int32_t row_begin, Step& step);
   void emit_slice(const Reservation& reservation, Step& step);
+  void emit_gated_rows(const Reservation& reservation, Step& step);
+  void widen_bounds(Step& step) const;
 
+  int32_t lists_;  // L * Hkv
   std::span<const Reservation> reservations_;
   Partition partition_ = Partition::kTwoPhase;
   std::vector<Node*> roots_;  // with rows below, in the order of their first reservation
   std::vector<Node*> visited_;
-  std::vector<const Node*> path_;
+  std::vector<Node*> path_;
+  std::vector<Node*> gated_nodes_;
 };
 
 }  // namespace coppice::kv

@@ -93,13 +93,25 @@ Node* PrefixTree::twin(Node* node) const {
 }
 
 int64_t PrefixTree::pinned_pages() const {
-  int64_t pages = 0;
-  for (const auto& [scope, root] : roots_) pages += pinned_pages(root.get());
-  return pages;
+  int64_t pages = 0, charged = 0;
+  for (const auto& [scope, root] : roots_) pages += pinned_pages(root.get(), charged);
+  return pages + pool_.pages_for(charged);
 }
 
-int64_t PrefixTree::pinned_pages(const Node* node) const {
+int64_t PrefixTree::pinned_pages(const Node* node, int64_t& charged) const {
   if (node->pinned == 0) return 0;
+  if (node->tier != nullptr) {
+    int64_t held = node->held_pages();
+    if (node->gated != nullptr) charged += node->gated->charged;
+    if (node->pins.empty() && node->has_overlay()) {  // what pressure may free
+      charged -= node->gated->memory_bytes();
+      for (const int32_t count : node->gated->dropped_counts) {
+        held -= columns_for(count, page_slots_);
+      }
+    }
+    for (const auto& child : node->children) held += pinned_pages(child.get(), charged);
+    return held;
+  }
   int64_t columns = node->pages.columns();
   if (node->pinned == std::ssize(node->pins)) {
     // No pin below: what the node holds beyond its own can be cut off.
@@ -107,7 +119,7 @@ int64_t PrefixTree::pinned_pages(const Node* node) const {
     columns = columns_for(covered - node->start, page_slots_);
   }
   int64_t pages = columns * lists_;
-  for (const auto& child : node->children) pages += pinned_pages(child.get());
+  for (const auto& child : node->children) pages += pinned_pages(child.get(), charged);
   return pages;
 }
 

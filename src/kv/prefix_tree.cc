@@ -23,9 +23,13 @@ void PrefixTree::refresh(Node* node) {
   tokens_held_ += node->computed - seen.tokens;
   seen.tokens = node->computed;
   const bool unreferenced = node->references() == 0;
-  const int64_t pages = unreferenced ? node->pages.pages() : 0;
+  const int64_t pages = unreferenced ? node->held_pages() : 0;
   reclaimable_pages_ += pages - seen.reclaimable_pages;
   seen.reclaimable_pages = pages;
+  const int64_t bytes = unreferenced && node->gated != nullptr ? node->gated->charged : 0;
+  reclaimable_bytes_ += bytes - seen.reclaimable_bytes;
+  seen.reclaimable_bytes = bytes;
+  refresh_overlay(node);
   if (seen.queued) queue_.erase(*seen.queued);
   seen.queued.reset();
   if (unreferenced && node->children.empty()) {
@@ -37,8 +41,12 @@ void PrefixTree::refresh(Node* node) {
 
 void PrefixTree::forget(Node* node) {
   if (node->accounted.queued) queue_.erase(*node->accounted.queued);
+  if (node->accounted.overlay) overlays_.erase(*node->accounted.overlay);
   tokens_held_ -= node->accounted.tokens;
   reclaimable_pages_ -= node->accounted.reclaimable_pages;
+  reclaimable_bytes_ -= node->accounted.reclaimable_bytes;
+  overlay_pages_ -= node->accounted.overlay_pages;
+  reclaimable_bytes_ -= node->accounted.overlay_bytes;
   --nodes_;
 }
 
@@ -86,6 +94,8 @@ Node* PrefixTree::add_child(Node* parent, std::span<const TokenId> tokens, Seque
   node->tokens.assign(tokens.begin(), tokens.end());
   node->owner = owner;
   node->age = next_age();
+  node->tier = parent->tier;
+  if (node->tier != nullptr && !parent->is_root()) ++parent->unstarted;
   attach(parent, std::move(child));
   ++nodes_;
   add_live(node, +1);
@@ -95,8 +105,14 @@ Node* PrefixTree::add_child(Node* parent, std::span<const TokenId> tokens, Seque
 void PrefixTree::remove(Node* leaf) {
   CHECK(leaf->children.empty() && leaf->owner == 0 && leaf->references() == 0);
   Node* parent = leaf->parent;
-  leaf->pages.cut_back(0, scratch_);
-  give_back(scratch_);
+  if (leaf->gated != nullptr) {
+    runs_.release(*leaf->gated);
+  } else if (leaf->tier != nullptr && !parent->is_root()) {
+    --parent->unstarted;
+  } else {
+    leaf->pages.cut_back(0, scratch_);
+    give_back(scratch_);
+  }
   forget(leaf);
   detach(leaf);
   if (parent->is_root() && parent->children.empty()) {
@@ -264,6 +280,7 @@ void PrefixTree::steal(Node* node, Node* from, int64_t slots) {
 }
 
 void PrefixTree::merge_upwards(Node* node) {
+  if (node->tier != nullptr) return;  // a boundary stays one
   while (!node->is_root()) {
     Node* parent = node->parent;
     const bool alone = !parent->is_root() && parent->children.size() == 1 && parent->pins.empty();
@@ -318,6 +335,7 @@ void PrefixTree::release(Node* tail, uint64_t clock) {
   tail->owner = 0;
   for (Node* node = tail; node != nullptr; node = node->parent) node->last_used = clock;
   add_live(tail, -1);
+  if (tail->tier != nullptr) return release_gated(tail, clock);
 
   Node* node = tail;
   while (node->live == 0 && node->children.empty() && (!node->complete() || node->size() == 0)) {
@@ -390,12 +408,30 @@ void PrefixTree::drop_if_held_beside(Node* leaf) {
   }
 }
 
-bool PrefixTree::make_room(int64_t pages) {
-  while (pool_.room() < pages && !queue_.empty()) {
-    Node* leaf = queue_.front();
-    tokens_reclaimed_ += leaf->computed;
-    remove(leaf);
+// The colder of the coldest leaf and the coldest inner boundary's overlay.
+void PrefixTree::reclaim_one() {
+  const bool leaf = !queue_.empty();
+  if (!overlays_.empty() &&
+      (!leaf || overlays_.front().used <= queue_.first().candidate.last_used)) {
+    Node* node = overlays_.front().node;
+    runs_.drop_overlay(*node->gated);
+    ++overlays_freed_;
+    return refresh(node);
   }
+  Node* node = queue_.front();
+  while (true) {
+    Node* parent = node->parent;
+    const bool root = parent->is_root();
+    tokens_reclaimed_ += node->computed;
+    remove(node);
+    // A leaf whose overlay was freed is held for nothing.
+    if (root || !parent->is_tombstone() || parent->references() > 0) return;
+    node = parent;
+  }
+}
+
+bool PrefixTree::make_room(int64_t pages) {
+  while (pool_.room() < pages && !(queue_.empty() && overlays_.empty())) reclaim_one();
   return pool_.room() >= pages;
 }
 

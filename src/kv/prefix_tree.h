@@ -33,6 +33,11 @@
 //       oldest sequence below it.
 //   11. The totals (nodes, tokens held, pages reclaimable) equal a recount.
 //   12. Pages held exceed the budget only where no unreferenced leaf is left.
+//   13. In a gated scope runs end anywhere, and siblings may begin alike; else 2 to 11 hold there
+//   too.
+//       A run that is complete and not a tail has an overlay, or its was freed and no child is
+//       still to start from it; its lists' lengths agree with its decisions; a first page is shared
+//       with the parent's last or its own.
 #pragma once
 
 #include <cstdint>
@@ -50,7 +55,11 @@ namespace coppice::kv {
 class PrefixTree {
  public:
   PrefixTree(PagePool& pool, int32_t lists, std::unique_ptr<ReclaimPolicy> policy)
-      : pool_(pool), lists_(lists), page_slots_(pool.page_slots()), queue_(std::move(policy)) {}
+      : pool_(pool),
+        runs_(pool, lists),
+        lists_(lists),
+        page_slots_(pool.page_slots()),
+        queue_(std::move(policy)) {}
 
   // --- look
   Node* root(const Scope& scope) const;  // null: nothing in that scope
@@ -97,6 +106,36 @@ class PrefixTree {
   // The tail's owner leaves: cuts what nobody computes any more, drops what others hold as well.
   void release(Node* tail, uint64_t clock);
 
+  // --- gated scopes (prefix_tree_gated.cc). There a node is what lies between two boundaries; a
+  // sequence starts at boundaries only, so siblings may begin alike.
+  struct Start {
+    Node* node = nullptr;  // the boundary's, or one to be cut for it
+    int64_t length = 0;    // tokens up to it
+  };
+  // The last boundary on the way of `tokens` at which a sequence may start: held, or also where
+  // somebody is still to write.
+  Start last_start(Node* root, std::span<const TokenId> tokens, Count count) const;
+  // The tail of a sequence that goes on below a boundary; nobody joins it from publish_end on.
+  Node* add_tail(Node* parent, std::span<const TokenId> tokens, SequenceId owner,
+                 int64_t publish_end);
+  // Makes the start a node's end.
+  Node* cut(const Start& start, uint64_t clock);
+  // What `node` has computed becomes a run of its own that ends in an overlay; a tail goes on in
+  // an empty node below. Returns the run.
+  Node* seal(Node* node, uint64_t clock);
+  // `node` was sealed: siblings that begin with all of its tokens hang below it, or, where one
+  // holds just the same, the other way round. Returns the node that holds the run now.
+  Node* graft_twins(Node* node);
+  // Positions of the last dropped tokens of list up to the node's end, ascending.
+  void dropped_positions(const Node* node, int32_t list, std::span<int32_t> out) const;
+  void start_run(Node* node);
+  GatedRuns& runs() { return runs_; }
+  const GatedRuns& runs() const { return runs_; }
+  // Where `rest`, the tokens below `node`, parts from what is held there, and where runs end on the
+  // way.
+  std::vector<int64_t> partings(const Node* node, std::span<const TokenId> rest) const;
+  void refresh_gated(Node* node) { refresh(node); }
+
   // --- references (owner or pin at `node`)
   void add_live(Node* node, int32_t delta);
   void add_pinned(Node* node, int32_t delta);
@@ -109,7 +148,10 @@ class PrefixTree {
   void advance(Node* node, int64_t slots);
   // Pages that could be handed out now: free ones and reclaimable ones, less what a shrunken budget
   // lacks.
-  int64_t room() const { return pool_.room() + reclaimable_pages_; }
+  int64_t room() const {
+    return pool_.room() + reclaimable_pages_ + overlay_pages_ +
+           reclaimable_bytes_ / pool_.page_bytes();
+  }
   // Pages that no reclaiming frees while the pins stand.
   int64_t pinned_pages() const;
   // Reclaims until the pool has `pages` free; false where too few leaves are unreferenced.
@@ -121,13 +163,16 @@ class PrefixTree {
   int64_t tokens_held() const { return tokens_held_; }
   int64_t tokens_reclaimed() const { return tokens_reclaimed_; }
   int64_t reclaimable_pages() const { return reclaimable_pages_; }
+  int64_t overlay_pages() const { return overlay_pages_; }  // of the queued ones
+  int64_t overlays_freed() const { return overlays_freed_; }
+  size_t queued_overlays() const { return overlays_.size(); }
   size_t queued() const { return queue_.size(); }
   uint64_t next_age() { return ++ages_; }
   // Where pins moved to, for whoever keeps ids of pins.
   std::function<void(PinId, Node*)> on_pin_moved;
 
  private:
-  int64_t pinned_pages(const Node* node) const;
+  int64_t pinned_pages(const Node* node, int64_t& charged) const;
   size_t first_not_before(const Node* parent, std::span<const TokenId> run) const;
   void attach(Node* parent, std::unique_ptr<Node> child);
   std::unique_ptr<Node> detach(Node* child);
@@ -140,19 +185,32 @@ class PrefixTree {
   void trim(Node* node);
   void cut_front(Node* node, int64_t at);
   void drop_if_held_beside(Node* leaf);
+  void find_start(Node* from, std::span<const TokenId> tokens, Count count, Start& best) const;
+  void find_partings(const Node* node, std::span<const TokenId> rest,
+                     std::vector<int64_t>& out) const;
+  Node* split_gated(Node* node, int64_t at);
+  void hang_below(Node* node, Node* upper);
+  void release_gated(Node* tail, uint64_t clock);
+  void refresh_overlay(Node* node);
+  void reclaim_one();
   void give_back(std::vector<PageId>& ids);
 
   PagePool& pool_;
+  GatedRuns runs_;
   int32_t lists_;
   int32_t page_slots_;
   std::map<Scope, std::unique_ptr<Node>> roots_;
   ReclaimQueue queue_;
+  OverlayQueue overlays_;
   std::vector<PageId> scratch_;
   uint64_t ages_ = 0;
   int64_t nodes_ = 0;
   int64_t tokens_held_ = 0;
   int64_t tokens_reclaimed_ = 0;
   int64_t reclaimable_pages_ = 0;
+  int64_t reclaimable_bytes_ = 0;  // charged by the same nodes
+  int64_t overlay_pages_ = 0;
+  int64_t overlays_freed_ = 0;
 };
 
 }  // namespace coppice::kv

@@ -233,7 +233,7 @@ class Driver {
         partition == Partition::kTwoPhase ? Partition::kPerSequence : Partition::kTwoPhase;
     const Step second = rig_.cache->plan(other);
     rig_.check_plan(second);
-    const Step& step = rig_.cache->plan(partition);
+    Step& step = rig_.cache->plan(partition);
     rig_.check_plan(step);
     const ops::AttentionPlan& two_phase =
         partition == Partition::kTwoPhase ? step.plan : second.plan;

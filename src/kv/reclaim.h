@@ -31,6 +31,7 @@ class ReclaimQueue {
   bool empty() const { return entries_.empty(); }
   size_t size() const { return entries_.size(); }
   Node* front() const { return entries_.begin()->node; }
+  const Entry& first() const { return *entries_.begin(); }
 
  private:
   struct Before {
@@ -43,6 +44,29 @@ class ReclaimQueue {
   };
   std::unique_ptr<ReclaimPolicy> policy_;
   std::set<Entry, Before> entries_;
+};
+
+// Overlays of inner boundaries, least recently started from first.
+class OverlayQueue {
+ public:
+  struct Entry {
+    uint64_t used = 0;
+    uint64_t age = 0;
+    Node* node = nullptr;
+    bool operator<(const Entry& other) const {
+      if (used != other.used) return used < other.used;
+      return age != other.age ? age < other.age : node < other.node;
+    }
+  };
+
+  void insert(const Entry& entry) { entries_.insert(entry); }
+  void erase(const Entry& entry) { entries_.erase(entry); }
+  bool empty() const { return entries_.empty(); }
+  size_t size() const { return entries_.size(); }
+  const Entry& front() const { return *entries_.begin(); }
+
+ private:
+  std::set<Entry> entries_;
 };
 
 }  // namespace coppice::kv

@@ -34,15 +34,18 @@ void Rig::check_plan(const Step& step) {
   const size_t rows = static_cast<size_t>(plan.rows);
   ASSERT_EQ(step.tokens.size(), rows);
   ASSERT_EQ(step.positions.size(), rows);
-  ASSERT_EQ(plan.targets.size(), rows);
-  ASSERT_EQ(plan.row_last.size(), rows);
+  const size_t lists =
+      plan.gated() ? static_cast<size_t>(shape_.layers * shape_.kv_heads) : size_t{1};
+  ASSERT_EQ(plan.targets.size(), rows * lists);
+  ASSERT_EQ(plan.row_last.size(), rows * lists);
   ASSERT_EQ(plan.kv_heads, shape_.kv_heads);
   int32_t next_row = 0;
   for (const Slice& slice : step.slices) {
     const Live& l = live.at(slice.sequence);
     ASSERT_EQ(slice.row_begin, next_row);
     next_row = slice.row_end;
-    int64_t slot = 0;  // the path is covered up to here
+    if (l.tier != nullptr) continue;  // see check_gated
+    int64_t slot = 0;                 // the path is covered up to here
     for (const ops::Segment& segment : plan.segments) {
       ASSERT_LT(segment.row_begin, segment.row_end);
       ASSERT_LT(segment.part_begin, segment.part_end);
@@ -79,7 +82,84 @@ void Rig::check_plan(const Step& step) {
   ASSERT_EQ(next_row, plan.rows);
 }
 
-void Rig::compute(const Step& step) {
+// The pretended gate: a hash of the prefix and the list, so that a decision depends on the past.
+float gate_logit(uint64_t prefix, int32_t list) {
+  return static_cast<float>(mix(prefix ^ mix(static_cast<uint64_t>(list) + 77)) % 1000) / 125 - 4;
+}
+
+void Rig::check_slot(const ops::KvPart& part, int32_t list, int64_t slot, uint64_t hash) const {
+  const int32_t p = shape_.page_slots, d = shape_.head_dim;
+  std::vector<float> k(static_cast<size_t>(p * d)), v(k.size());
+  PageBackend reader(p);
+  const int64_t at = slot - part.list_start(list);
+  reader.read_page(cache->arena(), part.list_pages(list)[at / p], p,
+                   {k.data(), DType::kF32, {p, d}}, {v.data(), DType::kF32, {p, d}});
+  for (int32_t i = 0; i < d; ++i) {
+    const size_t element = static_cast<size_t>((at % p) * d + i);
+    ASSERT_EQ(k[element], kv_value(hash, list, 0, i)) << "slot " << slot << " list " << list;
+    ASSERT_EQ(v[element], kv_value(hash, list, 1, i)) << "slot " << slot << " list " << list;
+  }
+}
+
+void Rig::check_gated(const Live& l, const Slice& slice, const Step& step, int32_t list) const {
+  const ops::AttentionPlan& plan = step.plan;
+  const int64_t end = slice.position + (slice.row_end - slice.row_begin);
+  std::vector<int64_t> kept, dropped;
+  std::vector<std::array<int32_t, 3>> bounds;  // of the slice's rows
+  for (int64_t t = 0; t < end; ++t) {
+    const auto i = static_cast<size_t>(t);
+    const bool gated = l.tier->decode_gate || t < l.prompt;
+    const bool keep = t < l.tier->rule.sinks || (l.tokens[i] & kExactToken) != 0 || !gated ||
+                      gate_logit(l.hashes[i], list) >= l.tier->rule.threshold;
+    (keep ? kept : dropped).push_back(t);
+    if (t < slice.position) continue;
+    const auto visible = std::ranges::upper_bound(dropped, t - l.tier->rule.window);
+    bounds.push_back({static_cast<int32_t>(kept.size()),
+                      static_cast<int32_t>(visible - dropped.begin()),
+                      static_cast<int32_t>(dropped.size())});
+  }
+  for (int32_t row = slice.row_begin; row < slice.row_end; ++row) {
+    const auto& expected = bounds[static_cast<size_t>(row - slice.row_begin)];
+    ASSERT_EQ(plan.first(list, row), 0);
+    ASSERT_EQ(plan.last(list, row), expected[0])
+        << "sequence " << slice.sequence << ", rows from " << slice.position << " to " << end
+        << ", row " << row - slice.row_begin << ", prompt " << l.prompt << ", tokens "
+        << l.tokens.size();
+    ASSERT_EQ(plan.last_dropped(list, row), expected[2]);
+    if (expected[1] < expected[2]) {
+      ASSERT_EQ(plan.first_dropped(list, row), expected[1]);
+    } else {
+      ASSERT_EQ(plan.first_dropped(list, row), expected[2]);
+    }
+  }
+  int64_t slot = 0;
+  bool dropped_seen = false;
+  for (const ops::Segment& segment : plan.segments) {
+    if (segment.row_end <= slice.row_begin || slice.row_end <= segment.row_begin) continue;
+    ASSERT_FALSE(dropped_seen) << "a segment after the dropped one";
+    dropped_seen = segment.dropped;
+    for (int32_t i = segment.part_begin; i < segment.part_end; ++i) {
+      const ops::KvPart& part = plan.parts[static_cast<size_t>(i)];
+      ASSERT_EQ(part.list_start(list) % shape_.page_slots, 0);
+      if (segment.dropped) {
+        for (int64_t s = bounds.front()[1]; s < std::ssize(dropped); ++s) {
+          check_slot(part, list, s, l.hashes[static_cast<size_t>(dropped[static_cast<size_t>(s)])]);
+        }
+        continue;
+      }
+      ASSERT_EQ(part.list_start(list), slot);
+      slot += part.list_count(list);
+      ASSERT_LE(slot, std::ssize(kept));
+      for (int64_t s = part.list_start(list); s < slot; ++s) {
+        check_slot(part, list, s, l.hashes[static_cast<size_t>(kept[static_cast<size_t>(s)])]);
+      }
+    }
+  }
+  ASSERT_TRUE(dropped_seen);
+  ASSERT_EQ(slot, std::ssize(kept));
+}
+
+void Rig::compute(Step& step) {
   const int32_t rows = step.plan.rows, heads = shape_.kv_heads, d = shape_.head_dim;
   std::vector<float> k(static_cast<size_t>(rows * heads * d)), v(k.size());
   for (int32_t layer = 0; layer < shape_.layers; ++layer) {
@@ -96,8 +176,27 @@ void Rig::compute(const Step& step) {
         }
       }
     }
+    if (!step.gate.empty()) {
+      std::vector<float> logits(static_cast<size_t>(rows * heads));
+      for (const Slice& slice : step.slices) {
+        const Live& l = live.at(slice.sequence);
+        for (int32_t r = slice.row_begin; r < slice.row_end; ++r) {
+          const uint64_t h = l.hashes[static_cast<size_t>(slice.position + r - slice.row_begin)];
+          for (int32_t head = 0; head < heads; ++head) {
+            logits[static_cast<size_t>(r * heads + head)] = gate_logit(h, layer * heads + head);
+          }
+        }
+      }
+      ops::resolve_gate(step.gate, layer, {logits.data(), DType::kF32, {rows, heads}});
+    }
     backend.write_kv({k.data(), DType::kF32, {rows, heads, d}},
                      {v.data(), DType::kF32, {rows, heads, d}}, layer, step.plan, cache->arena());
+  }
+  for (const Slice& slice : step.slices) {
+    const Live& l = live.at(slice.sequence);
+    for (int32_t list = 0; l.tier != nullptr && list < shape_.layers * heads; ++list) {
+      check_gated(l, slice, step, list);
+    }
   }
 }
 

@@ -7,6 +7,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -141,6 +143,9 @@ inline float kv_value(uint64_t prefix, int32_t list, int32_t kind, int32_t d) {
       mix(prefix ^ mix(static_cast<uint64_t>((list * 2 + kind) * 64 + d + 1))) & 0x7fffffu);
 }
 
+// The pretended model's gate.
+float gate_logit(uint64_t prefix, int32_t list);
+
 struct Shape4 {
   int32_t page_slots = 4, layers = 2, kv_heads = 2, head_dim = 2;
   int64_t page_bytes() const { return int64_t{page_slots} * head_dim * 2 * int64_t{sizeof(float)}; }
@@ -153,6 +158,8 @@ class Rig {
     Scope scope;
     Tokens tokens;
     std::vector<uint64_t> hashes;
+    const Tier* tier = nullptr;  // null: ungated
+    int64_t prompt = 0;
   };
 
   explicit Rig(int64_t columns, Shape4 shape = {}, int64_t max_columns = 0)
@@ -172,6 +179,13 @@ class Rig {
   SequenceId open(const Tokens& tokens, const Scope& scope = "m") {
     const SequenceId id = cache->open(scope, tokens);
     live[id] = {scope, tokens, prefix_hashes(scope, tokens)};
+    check();
+    return id;
+  }
+  SequenceId open_gated(const Tokens& tokens, const Tier& tier,
+                        const std::vector<int64_t>& boundaries = {}, const Scope& scope = "g") {
+    const SequenceId id = cache->open(scope, tokens, {.tier = &tier, .boundaries = boundaries});
+    live[id] = {scope, tokens, prefix_hashes(scope, tokens), &tier, std::ssize(tokens)};
     check();
     return id;
   }
@@ -199,6 +213,9 @@ class Rig {
   int64_t held(const Tokens& tokens, const Scope& scope = "m") const {
     return cache->match(scope, tokens).held;
   }
+  int64_t held_gated(const Tokens& tokens, const Scope& scope = "g") const {
+    return cache->match(scope, tokens).held;
+  }
   std::optional<int32_t> reserve(SequenceId id, int32_t n) {
     auto rows = cache->reserve(id, n);
     check();
@@ -208,7 +225,7 @@ class Rig {
   // Plans, compares the pages of every path with what they must hold, computes, commits. Returns
   // the rows evaluated.
   int32_t run(Partition partition = Partition::kTwoPhase) {
-    const Step& step = cache->plan(partition);
+    Step& step = cache->plan(partition);
     check_plan(step);
     compute(step);
     const int32_t rows = step.plan.rows;
@@ -237,7 +254,8 @@ class Rig {
 
   // Every row's segments cover its path without gap, the pages hold what the prefix demands.
   void check_plan(const Step& step);
-  void compute(const Step& step);
+  // Decides the gated rows, writes all keys and values, compares what gated rows see.
+  void compute(Step& step);
 
   Shape4 shape_;
   PageBackend backend;
@@ -246,6 +264,8 @@ class Rig {
 
  private:
   void check_slots(const Live& l, const ops::KvPart& part, int64_t from, int64_t to) const;
+  void check_gated(const Live& l, const Slice& slice, const Step& step, int32_t list) const;
+  void check_slot(const ops::KvPart& part, int32_t list, int64_t slot, uint64_t hash) const;
 };
 
 // 0, 1, 2, ... or from `first` on.

@@ -23,7 +23,8 @@ inline constexpr const char* kGoldenModels[] = {"llama", "llama3", "qwen2", "qwe
 inline constexpr const char* kBackends[] = {"ref", "cpu"};
 
 inline std::string golden_path(const std::string& model) {
-  return std::string(COPPICE_TEST_DATA) + "/models/" + model;
+  std::string path(COPPICE_TEST_DATA);
+  return path.append("/models/").append(model);
 }
 
 inline std::vector<int32_t> golden_ids(const std::string& model, const char* key) {

@@ -13,6 +13,7 @@
 
 #include "base/file.h"
 #include "train/evaluate.h"
+#include "train/gradients.h"
 
 namespace coppice::train {
 namespace {
@@ -23,6 +24,7 @@ using nlohmann::ordered_json;
 constexpr uint64_t kExamSeed = 0x5f0f;
 constexpr int kRestOneIn = 4;
 constexpr int kReportEvery = 20;
+constexpr size_t kBatchTokens = 768;  // of one thread's work, where a step has several batches
 constexpr const char* kCheckpoint = "checkpoint.safetensors";
 
 double seconds_since(Clock::time_point start) {
@@ -101,7 +103,9 @@ Expected<BaseTrainer> BaseTrainer::open(const BaseOptions& options) {
                 (options.out / kCheckpoint).string() +
                     (exists ? ": exists; give --resume or another --out" : ": nothing to resume"));
   }
-  at::set_num_threads(options.threads);
+  // Threads share a step's batches where it has several, else each operation.
+  const bool shared = options.data == BaseData::kFamilies;
+  at::set_num_threads(shared ? 1 : options.threads);
   TRY(Bpe bpe, tokenizer_of(options));
   TRY(Twin twin, twin_of(options, bpe));
   BaseTrainer trainer(options, std::move(bpe), std::move(twin));
@@ -127,11 +131,13 @@ int BaseTrainer::stages() const {
                                                                : curriculum().size());
 }
 
-Expected<Batch> BaseTrainer::next_batch() {
-  return options_.data == BaseData::kFamilies ? next_families() : next_shops();
+Expected<std::vector<Batch>> BaseTrainer::next_batches() {
+  if (options_.data == BaseData::kFamilies) return next_families();
+  TRY(Batch batch, next_shops());
+  return std::vector<Batch>{std::move(batch)};
 }
 
-Expected<Batch> BaseTrainer::next_families() {
+Expected<std::vector<Batch>> BaseTrainer::next_families() {
   storefront::Random random(stream(options_.seed, 3, next_shop_));
   const int length = draw_length(random, family_stages()[static_cast<size_t>(stage_)].tokens);
   std::vector<Lesson> lessons;
@@ -141,7 +147,20 @@ Expected<Batch> BaseTrainer::next_families() {
     tokens += static_cast<int64_t>(lesson.ids.size());
     lessons.push_back(std::move(lesson));
   }
-  return make_batch(lessons, options_.rest_weight, kRestOneIn, random.next());
+  // Of like lengths, so that little is padded.
+  std::stable_sort(lessons.begin(), lessons.end(),
+                   [](const Lesson& a, const Lesson& b) { return a.ids.size() < b.ids.size(); });
+  std::vector<Batch> batches;
+  for (size_t begin = 0; begin < lessons.size();) {
+    size_t end = begin + 1;
+    while (end < lessons.size() && (end + 1 - begin) * lessons[end].ids.size() <= kBatchTokens)
+      ++end;
+    const std::vector<Lesson> part(lessons.begin() + static_cast<std::ptrdiff_t>(begin),
+                                   lessons.begin() + static_cast<std::ptrdiff_t>(end));
+    batches.push_back(make_batch(part, options_.rest_weight, kRestOneIn, random.next()));
+    begin = end;
+  }
+  return batches;
 }
 
 Expected<Batch> BaseTrainer::next_shops() {
@@ -162,18 +181,15 @@ Expected<Batch> BaseTrainer::next_shops() {
 }
 
 Expected<double> BaseTrainer::step() {
-  TRY(const Batch batch, next_batch());
-  const auto hidden = twin_.hidden(batch.inputs).flatten(0, 1).index_select(0, batch.rows);
-  const auto loss = weighted_loss(twin_.logits(hidden), batch);
-  const double value = loss.item<double>();
+  TRY(const std::vector<Batch> batches, next_batches());
+  const double value = add_gradients(twin_, batches, batches.size() > 1 ? options_.threads : 1);
   if (!std::isfinite(value)) {
     return fail(ErrorCode::kInternal,
                 "step " + std::to_string(adam_.steps() + 1) +
                     ": the loss is not finite; resume from the last checkpoint with a lower --lr");
   }
-  loss.backward();
   grad_norm_ = adam_.step(learning_rate(adam_.steps() + 1));
-  tokens_ += batch.tokens;
+  for (const Batch& batch : batches) tokens_ += batch.tokens;
   return value;
 }
 

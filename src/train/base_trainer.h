@@ -66,9 +66,10 @@ class BaseTrainer {
  private:
   BaseTrainer(const BaseOptions& options, Bpe bpe, Twin twin);
 
-  Expected<Batch> next_batch();
+  // One step's data: shops in one batch, families in several of like lengths.
+  Expected<std::vector<Batch>> next_batches();
   Expected<Batch> next_shops();
-  Expected<Batch> next_families();
+  Expected<std::vector<Batch>> next_families();
   Status restore();
   Status evaluate();
   Status evaluate_shops();

@@ -12,24 +12,24 @@ using families::Haystack;
 using storefront::Random;
 
 // Lessons of a hundred. The first stage teaches to continue any run of words that was seen before,
-// which everything later rests on; then the shop keeps a fifth, so that what the base could it
+// which everything later rests on; then the shop keeps an eighth, so that what the base could it
 // still can.
 struct Share {
   Family family;
   uint32_t first, later;
 };
 constexpr std::array<Share, families::kFamilies> kShares = {{{Family::kNeedle, 1, 2},
-                                                             {Family::kMultiKey, 3, 7},
+                                                             {Family::kMultiKey, 3, 5},
                                                              {Family::kMultiValue, 8, 9},
-                                                             {Family::kMultiQuery, 8, 9},
-                                                             {Family::kUuid, 24, 8},
+                                                             {Family::kMultiQuery, 8, 10},
+                                                             {Family::kUuid, 24, 12},
                                                              {Family::kVariables, 8, 11},
-                                                             {Family::kLookup, 3, 8},
-                                                             {Family::kCounting, 5, 9},
-                                                             {Family::kSystemPrompt, 6, 20},
-                                                             {Family::kConditioned, 5, 8},
+                                                             {Family::kLookup, 3, 6},
+                                                             {Family::kCounting, 5, 8},
+                                                             {Family::kSystemPrompt, 6, 13},
+                                                             {Family::kConditioned, 5, 9},
                                                              {Family::kMarkov, 5, 3},
-                                                             {Family::kCopy, 24, 6}}};
+                                                             {Family::kCopy, 24, 12}}};
 
 Family draw_family(Random& random, bool first_stage) {
   uint32_t roll = random.below(100);
@@ -91,11 +91,9 @@ int fact_tokens(Family family, const families::TaskOptions& options) {
 }
 
 const std::vector<FamilyStage>& family_stages() {
-  static const std::vector<FamilyStage> stages = {{128, 200, 800},
-                                                  {320, 100, 500},
-                                                  {768, 100, 400},
-                                                  {1408, 100, 400},
-                                                  {2304, 100, int64_t{1} << 40}};
+  static const std::vector<FamilyStage> stages = {{128, 200, 600},  {192, 150, 600},
+                                                  {448, 100, 400},  {896, 100, 400},
+                                                  {1600, 100, 400}, {2304, 100, int64_t{1} << 40}};
   return stages;
 }
 

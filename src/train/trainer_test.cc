@@ -6,6 +6,7 @@
 
 #include "train/base_trainer.h"
 #include "train/evaluate.h"
+#include "train/gradients.h"
 
 namespace coppice::train {
 namespace {
@@ -73,6 +74,42 @@ TEST(Lesson, LossStandsOnAnswersAndOnADrawnRest) {
     EXPECT_EQ(batch.targets[r].item<int64_t>(), ids[static_cast<size_t>(row % width) + 1]);
   }
   EXPECT_EQ(make_batch(lessons, 0.0, 4, 1).rows.size(0), answer_tokens);
+}
+
+// Several batches weigh as one of all their rows, and threads change no bit.
+TEST(Gradients, AreThoseOfOneBatchWhateverTheThreads) {
+  TwinConfig config;
+  config.hidden_size = 64;
+  config.head_dim = 16;
+  config.num_hidden_layers = 2;
+  config.intermediate_size = 128;
+  const Twin twin(config, 2);
+  std::vector<Lesson> lessons;
+  std::vector<Batch> parts;
+  for (int facts : {3, 5, 8}) {
+    const auto shop =
+        storefront::make_shop(static_cast<uint64_t>(facts), facts, storefront::Split::kTrain);
+    lessons.push_back(*make_lesson(tokenizer(), shop, 0, 100));
+    parts.push_back(make_batch({lessons.back()}, 0.0, 1, 0));
+  }
+  const auto gradients = [&](const std::vector<Batch>& batches, int threads, double& loss) {
+    loss = add_gradients(twin, batches, threads);
+    std::vector<torch::Tensor> out;
+    for (const auto& [name, p] : twin.parameters()) {
+      out.push_back(p.grad().clone());
+      torch::Tensor(p).mutable_grad() = torch::Tensor();
+    }
+    return out;
+  };
+  double loss = 0, split_loss = 0, thread_loss = 0;
+  const auto whole = gradients({make_batch(lessons, 0.0, 1, 0)}, 1, loss);
+  const auto split = gradients(parts, 1, split_loss), threads = gradients(parts, 3, thread_loss);
+  EXPECT_NEAR(split_loss, loss, 1e-5);
+  EXPECT_EQ(split_loss, thread_loss);
+  for (size_t i = 0; i < whole.size(); ++i) {
+    EXPECT_TRUE(torch::allclose(whole[i], split[i], 1e-3, 1e-6)) << twin.parameters()[i].first;
+    EXPECT_TRUE(torch::equal(split[i], threads[i])) << twin.parameters()[i].first;
+  }
 }
 
 TEST(AdamW, FollowsTheFormula) {

@@ -1,0 +1,305 @@
+// Requests in tiers: what is refused, what is shared, what the receipts say, and how many fit.
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <set>
+#include <string>
+
+#include "engine/test_harness.h"
+#include "model/gate_file.h"
+#include "model/test_files.h"
+
+namespace coppice::engine {
+namespace {
+
+constexpr const char* kRandom = "policy:random,keep=0.25,window=16";
+
+EngineOptions options(const std::string& gate = kRandom) {
+  EngineOptions out = golden_options("llama");
+  out.max_live = 8;
+  out.gate = gate;
+  return out;
+}
+
+std::vector<TokenId> prompt_of(uint32_t seed, size_t count) {
+  return token_noise(seed, count, 3, 320);
+}
+
+Request request_of(std::vector<TokenId> prompt, std::optional<KvTier> tier = {},
+                   int32_t answer = 4) {
+  Request request;
+  request.prompt = std::move(prompt);
+  request.sampling = greedy(answer);
+  request.kv_tier = tier;
+  return request;
+}
+
+Result run(Rig& rig, Request request) {
+  const auto tape = rig.submit(std::move(request));
+  rig.run();
+  return tape->take().result;
+}
+
+void expect_error(const std::optional<Error>& error, std::initializer_list<const char*> parts,
+                  ErrorCode code = ErrorCode::kInvalidArgument) {
+  ASSERT_TRUE(error);
+  EXPECT_EQ(error->code, code);
+  for (const char* part : parts) {
+    EXPECT_NE(error->message.find(part), std::string::npos) << error->message;
+  }
+}
+
+std::optional<Error> open_error(const EngineOptions& o) {
+  const auto engine = Engine::open(o);
+  return engine ? std::nullopt : std::optional(engine.error());
+}
+
+// --- refusals
+
+TEST(Gate, ATierWithoutAGateIsRefused) {
+  Rig rig(options(""));
+  for (const KvTier tier : {KvTier::kMild, KvTier::kNormal, KvTier::kHard}) {
+    expect_error(run(rig, request_of(prompt_of(1, 20), tier)).error,
+                 {std::string(kv_tier_name(tier)).c_str(), "--gate"});
+  }
+  EXPECT_FALSE(run(rig, request_of(prompt_of(1, 20), KvTier::kOff)).error);
+  EXPECT_FALSE(run(rig, request_of(prompt_of(1, 20))).error);
+  EngineOptions o = options("");
+  o.kv_tier = KvTier::kHard;
+  expect_error(open_error(o), {"--kv-tier hard", "--gate"});
+}
+
+TEST(Gate, TheEnginesTierIsThatOfRequestsThatBringNone) {
+  for (const bool off : {false, true}) {
+    EngineOptions o = options();
+    if (off) o.kv_tier = KvTier::kOff;
+    Rig rig(o);
+    EXPECT_EQ(run(rig, request_of(prompt_of(1, 100))).usage.keep_ratio.empty(), off);
+  }
+}
+
+TEST(Gate, ATierThatLosesTooMuchIsRefusedUnlessForced) {
+  const model::TemporaryDirectory directory;
+  // Calibrated losses: mild 0.25, normal 0.5, hard 2.0.
+  EngineOptions o = options(random_gate_file(directory.path(), "llama", model::GateKind::kPoint));
+  const auto served = [&](KvTier tier) {
+    Rig rig(o);
+    return run(rig, request_of(prompt_of(1, 40), tier)).error;
+  };
+  EXPECT_FALSE(served(KvTier::kHard));  // no more than the limit
+  o.gate_max_loss = 1.9;
+  expect_error(served(KvTier::kHard), {"kv_tier hard", "2.00", "--gate-max-loss 1.90"});
+  EXPECT_FALSE(served(KvTier::kNormal));
+  EXPECT_FALSE(served(KvTier::kOff));
+  o.gate_force = true;
+  EXPECT_FALSE(served(KvTier::kHard));
+  o.gate_force = false;
+  // Requests that bring no tier must have one.
+  o.gate_max_loss = 0.3;
+  expect_error(open_error(o), {"--gate", "kv_tier normal", "0.50"});
+  o.kv_tier = KvTier::kMild;
+  EXPECT_FALSE(open_error(o));
+  o.gate_max_loss = -1;
+  expect_error(open_error(o), {"--gate-max-loss"});
+}
+
+TEST(Gate, AGateOfAnotherBaseIsRefusedUnlessForced) {
+  const model::TemporaryDirectory directory;
+  EngineOptions o = options(
+      random_gate_file(directory.path(), "llama", model::GateKind::kPoint,
+                       [](model::GateHeader& header) { header.base = "0123456789abcdef"; }));
+  expect_error(open_error(o), {o.gate.c_str(), "0123456789abcdef"}, ErrorCode::kCorrupt);
+  o.gate_force = true;
+  Rig rig(o);
+  EXPECT_FALSE(run(rig, request_of(prompt_of(1, 60))).usage.keep_ratio.empty());
+}
+
+TEST(Gate, WhatCannotBeOpenedOrServedIsNamed) {
+  expect_error(open_error(options("/nowhere/gate.safetensors")), {"/nowhere/gate.safetensors"},
+               ErrorCode::kNotFound);
+  expect_error(open_error(options("policy:h2o")), {"policy:h2o", "random"});
+  const model::TemporaryDirectory directory;
+  expect_error(
+      open_error(options(random_gate_file(directory.path(), "llama", model::GateKind::kGlobal))),
+      {"global"}, ErrorCode::kUnsupported);
+}
+
+TEST(Gate, RangesAndBoundariesOutsideThePromptAreRefused) {
+  Rig rig(options());
+  const auto refused = [&](std::vector<TokenRange> exact, std::vector<int64_t> boundaries) {
+    Request request = request_of(prompt_of(1, 50));
+    request.exact = std::move(exact);
+    request.boundaries = std::move(boundaries);
+    return run(rig, request).error;
+  };
+  expect_error(refused({{0, 5}, {40, 51}}, {}), {"exact[1]", "[40, 51)", "50"});
+  expect_error(refused({{-1, 5}}, {}), {"exact[0]", "[-1, 5)"});
+  expect_error(refused({{7, 6}}, {}), {"exact[0]", "[7, 6)"});
+  expect_error(refused({}, {3, 51}), {"boundaries[1]", "51", "50"});
+  expect_error(refused({}, {-1}), {"boundaries[0]", "-1"});
+  EXPECT_FALSE(refused({{0, 0}, {10, 50}, {5, 20}}, {50, 0, 20, 20}));
+  EXPECT_EQ(rig.core().stats().finished, 1);  // the others never came in
+}
+
+// --- what is shared
+
+TEST(Gate, TiersShareNothing) {
+  Rig rig(options());
+  for (const KvTier tier : {KvTier::kOff, KvTier::kMild, KvTier::kNormal, KvTier::kHard}) {
+    EXPECT_EQ(run(rig, request_of(prompt_of(1, 80), tier)).usage.cached_tokens, 0);
+    EXPECT_EQ(run(rig, request_of(prompt_of(1, 80), tier)).usage.cached_tokens, 79);
+  }
+  Request salted = request_of(prompt_of(1, 80), KvTier::kMild);
+  salted.cache_salt = "a";
+  EXPECT_EQ(run(rig, salted).usage.cached_tokens, 0);
+}
+
+TEST(Gate, ScopesTellGatesApart) {
+  const model::TemporaryDirectory directory, second;
+  Rig a(options()), again(options()), seeded(options("policy:random,keep=0.25,window=16,seed=2"));
+  Rig file(options(random_gate_file(directory.path(), "llama", model::GateKind::kPoint)));
+  Rig prompts(options(random_gate_file(second.path(), "llama", model::GateKind::kPoint,
+                                       [](auto& header) { header.decode_gate = false; })));
+  Rig none(options(""));
+  EXPECT_EQ(a.scope(KvTier::kHard), again.scope(KvTier::kHard));
+  const std::set<kv::Scope> apart{a.scope(KvTier::kHard),       a.scope(KvTier::kMild),
+                                  seeded.scope(KvTier::kHard),  file.scope(KvTier::kHard),
+                                  prompts.scope(KvTier::kHard), a.scope(KvTier::kOff)};
+  EXPECT_EQ(apart.size(), 6u);
+  EXPECT_EQ(a.scope(KvTier::kOff), none.scope(KvTier::kOff));
+}
+
+TEST(Gate, PinsAreOfATier) {
+  Rig rig(options());
+  const auto prompt = prompt_of(1, 100);
+  run(rig, request_of(prompt, KvTier::kHard));
+  Core& core = rig.core();
+  EXPECT_EQ(core.pin(rig.scope(KvTier::kMild), prompt, 0)->tokens, 0);
+  const auto pin = core.pin(rig.scope(KvTier::kHard), prompt, 0);
+  ASSERT_TRUE(pin);
+  EXPECT_EQ(pin->tokens, 99);  // to the boundary before the last token
+  core.flush();
+  rig.check();
+  const Result warm = run(rig, request_of(prompt, KvTier::kHard));
+  EXPECT_EQ(warm.usage.cached_tokens, 99);
+  EXPECT_LT(warm.usage.keep_ratio[0], 0.5);
+  EXPECT_TRUE(core.unpin(pin->id));
+  rig.expect_all_free();
+}
+
+TEST(Gate, TheEnginePinsInTheTierItIsAsked) {
+  const auto engine = Engine::open(options());
+  ASSERT_TRUE(engine);
+  ASSERT_TRUE((*engine)->submit(request_of(prompt_of(1, 60), KvTier::kMild), nullptr));
+  (*engine)->run();
+  EXPECT_EQ((*engine)->pin(prompt_of(1, 60), "", 0.0)->tokens, 0);  // normal
+  EXPECT_EQ((*engine)->pin(prompt_of(1, 60), "", 0.0, KvTier::kMild)->tokens, 59);
+  EXPECT_NE((*engine)->info().gate.find("random"), std::string::npos);
+}
+
+// --- receipts
+
+TEST(Gate, ReceiptsSayWhatWasKept) {
+  EngineOptions o = options();
+  o.slice = 64;  // the peak comes when most is decided: a step holds pages for any decision
+  Rig rig(o);
+  const auto prompt = prompt_of(1, 400);
+  const Result off = run(rig, request_of(prompt, KvTier::kOff));
+  EXPECT_TRUE(off.usage.keep_ratio.empty());
+  EXPECT_EQ(off.kv.keep_ratio, 1.0);
+  EXPECT_GT(off.usage.kv_bytes, 0);
+  rig.core().flush();
+  const Result hard = run(rig, request_of(prompt, KvTier::kHard));
+  ASSERT_EQ(hard.usage.keep_ratio.size(), 2u);
+  for (const double ratio : hard.usage.keep_ratio) {
+    EXPECT_GT(ratio, 0.18);
+    EXPECT_LT(ratio, 0.35);
+  }
+  EXPECT_GT(hard.kv.keep_ratio, 0.18);
+  EXPECT_LT(hard.kv.keep_ratio, 0.35);
+  EXPECT_LT(hard.usage.kv_bytes, off.usage.kv_bytes / 2);
+  EXPECT_LT(hard.kv.bytes_held, off.kv.bytes_held);
+  // Of what no gate may drop everything is kept.
+  Request exact = request_of(prompt, KvTier::kHard);
+  exact.exact = {{0, 400}};
+  for (const double ratio : run(rig, exact).usage.keep_ratio) EXPECT_GT(ratio, 0.98);
+}
+
+TEST(Gate, OverlaysOfInnerBoundariesAreCounted) {
+  Rig rig(options());
+  run(rig, request_of(prompt_of(1, 300)));
+  const int64_t without = rig.core().stats().overlays;
+  Request request = request_of(prompt_of(2, 300));
+  request.boundaries = {50, 100, 150};
+  run(rig, request);
+  EXPECT_EQ(rig.core().stats().overlays, 2 * without + 3);
+  EXPECT_EQ(rig.core().stats().overlays_freed, 0);
+  rig.expect_all_free();
+  EXPECT_EQ(rig.core().stats().overlays, 0);
+}
+
+TEST(Gate, ChoicesShareTheirPrompt) {
+  Rig rig(options());
+  Request request = request_of(prompt_of(1, 300), {}, 6);
+  request.sampling.n = 4;
+  request.sampling.temperature = 1.5;
+  request.sampling.seed = 3;
+  const auto tape = rig.submit(request);
+  rig.run();
+  for (int32_t choice = 0; choice < 4; ++choice) {
+    const Usage& usage = tape->take(choice).result.usage;
+    EXPECT_EQ(tape->take(choice).tokens.size(), 6u);
+    EXPECT_EQ(usage.cached_tokens, choice == 0 ? 0 : 300);
+    EXPECT_EQ(usage.evaluated_tokens, choice == 0 ? 305 : 5);
+    EXPECT_LT(usage.keep_ratio[0], 0.4);
+  }
+  EXPECT_EQ(rig.core().stats().max_step_sequences, 4);
+  rig.expect_all_free();
+}
+
+// --- room
+
+// Own tokens enough that what is promised for an answer at worst, whatever the gate will drop, is
+// the smaller part of what a request holds.
+constexpr size_t kShared = 512, kOwn = 1400;
+constexpr int32_t kGenerated = 48;
+constexpr int64_t kOff = 14;  // that fit without a gate
+
+// The most requests with so many tokens of their own below a shared prefix that lived at once.
+int64_t most_at_once(KvTier tier, int64_t budget) {
+  EngineOptions o = options();
+  o.backend = "cpu";
+  o.kv_budget = budget;
+  o.max_live = 64;
+  o.max_rows = kOwn + 64;  // a prompt a step beside the decodes: the first outlive the last
+  o.slice = kOwn;
+  Rig rig(o);
+  Request first = request_of(prompt_of(1, kShared), tier);
+  first.boundaries = {kShared};
+  run(rig, first);
+  std::vector<std::shared_ptr<Tape>> tapes;
+  for (uint32_t i = 0; i < 40; ++i) {
+    tapes.push_back(rig.submit(
+        request_of(joined(prompt_of(1, kShared), prompt_of(100 + i, kOwn)), tier, kGenerated)));
+  }
+  rig.run();
+  for (const auto& tape : tapes) EXPECT_EQ(tape->take().tokens.size(), size_t{kGenerated});
+  EXPECT_LE(rig.core().stats().peak.bytes_held, budget);
+  rig.check();
+  return rig.core().stats().max_step_sequences;
+}
+
+TEST(Gate, TwiceAsManyRequestsRunInAFixedBudget) {
+  EngineOptions o = options();
+  o.backend = "cpu";
+  const int64_t budget =
+      Rig(o).core().parts().cache->worst_case_bytes(kShared + kOff * (kOwn + kGenerated));
+  const int64_t off = most_at_once(KvTier::kOff, budget);
+  const int64_t gated = most_at_once(KvTier::kNormal, budget);
+  EXPECT_GE(off, kOff - 1);
+  EXPECT_LE(off, kOff + 1);
+  EXPECT_GE(gated, 2 * off) << off;
+}
+
+}  // namespace
+}  // namespace coppice::engine
