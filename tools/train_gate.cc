@@ -99,8 +99,11 @@ void add_gate_data(CLI::App& sub, GateFlags& flags) {
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   sub.add_option("--copy-marker", o.data.copy_marker)->default_str("a newline");
-  sub.add_option("--length", o.length, "tokens of a sample: from a quarter of this to all of it")
+  sub.add_option("--length", o.length, "tokens of a sample, at most")
       ->check(CLI::Range(families::kMinTokens, families::kMaxTokens))
+      ->capture_default_str();
+  sub.add_option("--shortest", o.shortest, "and at least (0: a quarter of --length)")
+      ->check(CLI::Range(0, families::kMaxTokens))
       ->capture_default_str();
   sub.add_option("--step-tokens", o.step_tokens, "tokens a step, about")
       ->check(CLI::Range(1, 1 << 24))
@@ -114,8 +117,11 @@ void add_gate_loss(CLI::App& sub, train::GateOptions& o) {
   const auto number = [&](const char* name, double& value, double most, const char* help) {
     sub.add_option(name, value, help)->check(CLI::Range(0.0, most))->capture_default_str();
   };
-  number("--keep-most", o.keep_most, 1, "share kept by the mildest tier that is trained");
-  number("--keep-least", o.keep_least, 1, "and by the hardest; each step draws between them");
+  const auto share = [&](const char* name, double& value, const char* help) {
+    sub.add_option(name, value, help)->check(CLI::Range(0.001, 1.0))->capture_default_str();
+  };
+  share("--keep-most", o.keep_most, "share kept by the mildest tier that is trained");
+  share("--keep-least", o.keep_least, "and by the hardest; each sequence draws between them");
   number("--shift", o.shift, 100, "logits between the normal tier's threshold and these two");
   number("--ramp", o.ramp, 1, "share of the steps over which these targets are come down to");
   number("--kd", o.kd, 1e3, "weight of KL(ungated base || gated) at the answers");

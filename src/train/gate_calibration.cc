@@ -16,6 +16,11 @@ constexpr int kTries = 6;              // passes to find a threshold
 constexpr double kCloseEnough = 0.02;  // of the share
 constexpr double kWidest = 900;        // |threshold|; a file takes up to 1000
 
+Status check_interrupt(const GateOptions& options) {
+  if (!options.interrupted || !options.interrupted()) return {};
+  return fail(ErrorCode::kCancelled, "interrupted; --resume calibrates anew");
+}
+
 class Thresholds {
  public:
   Thresholds(const Twin& twin, const GateNet& net, const GateOptions& options,
@@ -26,21 +31,20 @@ class Thresholds {
 
   struct Found {
     double threshold = 0, share = 1;
+    torch::Tensor lists;  // [L, Hkv]: what of the prompts' tokens each list keeps
   };
   // The guess is made on what the gate says where nothing is dropped yet, and put right by what
   // deeper layers make of it.
   Expected<Found> find(double share) const {
-    Found best{0, 2};
+    Found best{0, 2, {}};
     double wanted = share;
     for (int i = 0; i < kTries; ++i) {
-      if (options_.interrupted && options_.interrupted()) {
-        return fail(ErrorCode::kCancelled, "interrupted");
-      }
+      TRY_STATUS(check_interrupt(options_));
       const double threshold = guess(wanted);
-      const double real = measured(threshold);
-      if (std::abs(real - share) < std::abs(best.share - share)) best = {threshold, real};
-      if (std::abs(real - share) <= kCloseEnough * share) break;
-      wanted = std::clamp(wanted * share / real, 1e-4, 1.0);
+      const Found real = measured(threshold);
+      if (std::abs(real.share - share) < std::abs(best.share - share)) best = real;
+      if (std::abs(real.share - share) <= kCloseEnough * share) break;
+      wanted = std::clamp(wanted * share / real.share, 1e-4, 1.0);
     }
     return best;
   }
@@ -62,12 +66,15 @@ class Thresholds {
     return page_footprint(z.ge(threshold), {options_.window, options_.sinks}, options_.page_slots);
   }
 
-  double measured(double threshold) const {
-    double sum = 0;
+  Found measured(double threshold) const {
+    const auto count = static_cast<double>(samples_.size());
+    Found found{threshold, 0, torch::zeros({})};
     for (const GateSample& sample : samples_) {
-      sum += footprint(logits(sample, -threshold), threshold);
+      const auto z = logits(sample, -threshold);
+      found.share += footprint(z, threshold) / count;
+      found.lists = found.lists + z.ge(threshold).to(torch::kFloat32).mean(2) / count;
     }
-    return sum / static_cast<double>(samples_.size());
+    return found;
   }
 
   double guess(double share) const {
@@ -115,9 +122,7 @@ Status report_case(const Twin& twin, const GateNet& net, const GateData& data,
     to.asked += score.asked;
   };
   for (int n = 0; n < options.exam_contexts; ++n) {
-    if (options.interrupted && options.interrupted()) {
-      return fail(ErrorCode::kCancelled, "interrupted");
-    }
+    TRY_STATUS(check_interrupt(options));
     const GateSample sample =
         data.exam(which, static_cast<uint64_t>(n), exam_length(options), options.exam_asks);
     add(full, grade_gate(twin, nullptr, 0, sample, options, nullptr));
@@ -181,9 +186,15 @@ Status calibrate(const Twin& twin, const GateNet& net, const GateData& data,
     // What a tier keeps, the milder ones keep too.
     least = std::max(least, static_cast<float>(found.threshold));
     header.tiers[tier] = {least, found.share, 0};
-    std::printf("  %s: threshold %.4f holds %.3f of the pages\n",
+    std::printf("  %s: threshold %.4f holds %.3f of the pages; of the tokens, by layer:",
                 std::string(model::gate_tier_name(model::kGateTiers[tier])).c_str(),
                 static_cast<double>(least), found.share);
+    for (int64_t l = 0; l < found.lists.size(0); ++l) {
+      for (int64_t h = 0; h < found.lists.size(1); ++h) {
+        std::printf("%s %.2f", h == 0 && l > 0 ? "," : "", found.lists[l][h].item<double>());
+      }
+    }
+    std::printf("\n");
     std::fflush(stdout);
   }
   for (size_t i = 0; i < data.cases().size(); ++i) {

@@ -48,8 +48,13 @@ GateData::GateData(const GateDataOptions& options, std::unique_ptr<text::Tokeniz
 }
 
 Expected<GateData> GateData::open(const GateDataOptions& options, const std::string& tokenizer_json,
-                                  const std::string& where, int32_t eos) {
+                                  const std::string& where, int32_t vocab_size, int32_t eos) {
   TRY(auto tokenizer, text::Tokenizer::load(tokenizer_json, where));
+  if (tokenizer->vocab_size() > vocab_size) {
+    return fail(ErrorCode::kUnsupported, where + ": has " +
+                                             std::to_string(tokenizer->vocab_size()) +
+                                             " tokens, the model " + std::to_string(vocab_size));
+  }
   GateData data(options, std::move(tokenizer), eos);
   for (const std::string& file : options.texts) TRY_STATUS(data.read_text(file));
   if (data.trained_.empty() && data.texts_.empty()) {

@@ -42,9 +42,10 @@ struct GateCase {
 
 class GateData {
  public:
-  // tokenizer_json and where it stands; eos: what ends an answer, -1: nothing.
+  // tokenizer_json and where it stands; vocab_size: of the model; eos: what ends an answer, -1:
+  // nothing.
   static Expected<GateData> open(const GateDataOptions& options, const std::string& tokenizer_json,
-                                 const std::string& where, int32_t eos);
+                                 const std::string& where, int32_t vocab_size, int32_t eos);
 
   // A training sample of about `length` tokens, a function of the seed.
   GateSample draw(uint64_t seed, int length) const;

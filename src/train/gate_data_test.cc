@@ -24,7 +24,7 @@ std::vector<families::Family> every_family() {
 
 Expected<GateData> open_data(const GateDataOptions& options) {
   const std::string file = (kTokenizerModel / "tokenizer.json").string();
-  return GateData::open(options, *read_file(file), file, 1);
+  return GateData::open(options, *read_file(file), file, 1024, 1);
 }
 
 std::unique_ptr<text::Tokenizer> words() {
@@ -93,6 +93,11 @@ TEST(GateData, DrawsAreFunctionsOfTheirSeedAndExamsAreOthers) {
     drawn.insert(sample.ids);
   }
   EXPECT_EQ(drawn.size(), 60u);
+  for (uint64_t seed = 0; seed < 30; ++seed) {
+    const auto tokens = static_cast<double>(data->draw(seed, 2048).ids.size());
+    EXPECT_GT(tokens, 900) << seed;
+    EXPECT_LT(tokens, 2300) << seed;
+  }
   ASSERT_EQ(data->cases().size(), 13u);  // chains of four links stand beside those of two
   int held_out = 0;
   for (size_t i = 0; i < data->cases().size(); ++i) {
@@ -134,6 +139,9 @@ TEST(GateData, TextsArePredictedFromTheirMiddleOnAndTheirEndIsHeldOut) {
   const auto too_short = open_data(options);
   ASSERT_FALSE(too_short);
   EXPECT_NE(too_short.error().message.find("coppice_gate_data_test.txt"), std::string::npos);
+  const auto too_large = GateData::open(
+      options, *read_file((kTokenizerModel / "tokenizer.json").string()), "t", 99, 1);
+  EXPECT_NE(too_large.error().message.find("t: has 1024 tokens, the model 99"), std::string::npos);
   options.texts = {};
   EXPECT_NE(open_data(options).error().message.find("--families"), std::string::npos);
 }

@@ -46,14 +46,7 @@ Expected<GateNet> write_random_gate(const Twin& twin, const std::string& directo
     const bool aggregate = name.ends_with(".wo");
     tensor.normal_(0.0, aggregate ? 0.5 : 1.0 / std::sqrt(double(header.hidden_size)));
   }
-  TRY_STATUS(write_gate(file, header, [&](const std::string& name) {
-    for (const auto& [key, tensor] : net.parameters()) {
-      if (key != name) continue;
-      const auto flat = tensor.detach().contiguous();
-      return std::vector<float>(flat.data_ptr<float>(), flat.data_ptr<float>() + flat.numel());
-    }
-    return std::vector<float>();
-  }));
+  TRY_STATUS(write_gate(file, header, [&](const std::string& name) { return net.values(name); }));
   return net;
 }
 

@@ -31,12 +31,20 @@ GateNet::GateNet(const GateHeader& header, uint64_t seed) : header_(header) {
   }
 }
 
-const torch::Tensor& GateNet::parameter(int64_t layer, std::string_view name) const {
-  const std::string wanted = "layers." + std::to_string(layer) + "." + std::string(name);
+const torch::Tensor& GateNet::find(std::string_view name) const {
   for (const auto& [key, tensor] : named_) {
-    if (key == wanted) return tensor;
+    if (key == name) return tensor;
   }
-  TORCH_CHECK(false, wanted, ": no such parameter");
+  TORCH_CHECK(false, name, ": no such parameter");
+}
+
+const torch::Tensor& GateNet::parameter(int64_t layer, std::string_view name) const {
+  return find("layers." + std::to_string(layer) + "." + std::string(name));
+}
+
+std::vector<float> GateNet::values(std::string_view name) const {
+  const auto flat = find(name).detach().contiguous();
+  return {flat.data_ptr<float>(), flat.data_ptr<float>() + flat.numel()};
 }
 
 torch::Tensor GateNet::heads(const torch::Tensor& u, const torch::Tensor& weight) const {

@@ -44,11 +44,14 @@ class GateNet {
   const NamedTensors& parameters() const { return named_; }
   // Of one layer, by the last part of its name.
   const torch::Tensor& parameter(int64_t layer, std::string_view name) const;
+  // The elements of one of parameters(), row-major: what write_gate asks for.
+  std::vector<float> values(std::string_view name) const;
 
  private:
   struct Layer {
     torch::Tensor ws, b, wq, wk, wv, wo;
   };
+  const torch::Tensor& find(std::string_view name) const;
   torch::Tensor aggregate_reach(const Layer& layer, const torch::Tensor& u) const;
   torch::Tensor aggregate_prompt(const Layer& layer, const torch::Tensor& u,
                                  const torch::Tensor& prompts) const;

@@ -31,29 +31,24 @@ double noise_scale(const GateOptions& options, double progress) {
 // before lies above its target; what layers, heads and samples take of it is theirs to settle.
 torch::Tensor GateObjective::hinge(const GatedPass& pass, const GateBatch& batch,
                                    const torch::Tensor& tiers, double progress) {
-  const int64_t tokens = batch.inputs.size(1);
-  const auto weights = footprint_weights(batch.lengths, tokens, options_.window);
+  const auto weights = footprint_weights(batch.lengths, batch.inputs.size(1), options_.window);
   const auto rates = keep_rate(pass.kept(), weights, options_.sinks);  // [B]
-  auto total = torch::zeros({});
-  std::array<std::vector<torch::Tensor>, kTierBins> above;
-  parts_.keep.fill(std::nan(""));
-  std::array<std::vector<double>, kTierBins> kept;
-  for (int64_t b = 0; b < rates.size(0); ++b) {
-    const double u = tiers[b].item<double>();
-    const auto bin =
-        static_cast<size_t>(std::min<int>(kTierBins - 1, static_cast<int>(u * kTierBins)));
-    above[bin].push_back(rates[b] - keep_target(options_, u, progress));
-    kept[bin].push_back(rates[b].item<double>());
+  auto targets = torch::empty_like(tiers);
+  for (int64_t b = 0; b < tiers.size(0); ++b) {
+    targets[b] = keep_target(options_, tiers[b].item<double>(), progress);
   }
-  for (size_t bin = 0; bin < above.size(); ++bin) {
-    if (above[bin].empty()) continue;
-    const auto mean = torch::stack(above[bin]).mean();
-    double sum = 0;
-    for (const double k : kept[bin]) sum += k;
-    parts_.keep[bin] = sum / static_cast<double>(kept[bin].size());
-    excess_[bin] += kNews * (mean.item<float>() - excess_[bin]);
+  const auto bins = (tiers * kTierBins).floor().clamp_max(kTierBins - 1);
+  auto total = torch::zeros({});
+  for (int bin = 0; bin < kTierBins; ++bin) {
+    const auto at = static_cast<size_t>(bin);
+    const auto members = bins.eq(bin);
+    parts_.keep[at] = std::nan("");
+    if (!members.any().item<bool>()) continue;
+    parts_.keep[at] = rates.masked_select(members).mean().item<double>();
+    const auto mean = (rates - targets).masked_select(members).mean();
+    excess_[at] += kNews * (mean.item<float>() - excess_[at]);
     // The value of the running mean with the gradient of this step's.
-    total = total + torch::relu(mean - mean.detach() + excess_[bin]);
+    total = total + torch::relu(mean - mean.detach() + excess_[at]);
   }
   return total;
 }

@@ -35,7 +35,8 @@ struct GateOptions {
   uint64_t seed = 1;
   int64_t steps = 1000;
   double learning_rate = 2e-3;
-  int64_t length = 1024;       // tokens of a sample, at most; drawn from a quarter of it on
+  int64_t length = 1024;       // tokens of a sample, at most
+  int64_t shortest = 0;        // and at least; 0: a quarter of that
   int64_t step_tokens = 4096;  // about; a step takes whole samples
   int most_rows = 256;         // predictions of a sample that are learned from
 
@@ -44,7 +45,7 @@ struct GateOptions {
   double shift = 2.0;
   double keep_most = 0.5, keep_least = 0.125;
   double ramp = 0.75;  // share of the steps over which targets come down from 1
-  double kd = 1.0, alpha = 1.0, gamma = 0.02;  // kd 0: no teacher, and all answers count
+  double kd = 1.0, alpha = 5.0, gamma = 0.02;  // kd 0: no teacher, and all answers count
   double noise = 1.0;  // scale of the logistic noise; none in the last tenth of the steps
   bool soft = false;   // coefficients instead of decisions
   double soft_floor = 1e-3;

@@ -3,7 +3,6 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -37,6 +36,43 @@ AdamWOptions gate_adam() {
   AdamWOptions options;
   options.weight_decay = 0;
   return options;
+}
+
+// What would otherwise fail when the run ends.
+Status check_options(const GateOptions& o) {
+  std::error_code error;
+  const auto folder = std::filesystem::absolute(o.out).parent_path();
+  std::filesystem::create_directories(folder, error);
+  if (error) return fail(ErrorCode::kInternal, folder.string() + ": " + error.message());
+  const std::string checkpoint = o.out.string() + ".checkpoint";
+  const bool exists = std::filesystem::exists(checkpoint);
+  if (exists != o.resume) {
+    return fail(
+        ErrorCode::kInvalidArgument,
+        checkpoint + (exists ? ": exists; give --resume or another --out" : ": nothing to resume"));
+  }
+  using model::GateLimits;
+  if (o.kind != GateKind::kPoint &&
+      (o.head_dim % 2 != 0 || o.heads * o.head_dim > GateLimits::kWidth)) {
+    return fail(ErrorCode::kInvalidArgument,
+                "--head-dim: must be even, and --heads times it at most " +
+                    std::to_string(GateLimits::kWidth));
+  }
+  if (o.lora > 0 && o.method == GateMethod::kKvzap) {
+    return fail(ErrorCode::kInvalidArgument, "--lora: kvzap leaves the base as it is");
+  }
+  if (o.lora > 0 && !std::filesystem::is_directory(o.model)) {
+    return fail(ErrorCode::kUnsupported,
+                "--lora: " + o.model.string() + ": only a directory's base is written anew");
+  }
+  return {};
+}
+
+Status check_base(const GateOptions& o, const model::ModelConfig& base) {
+  if (o.length <= base.max_position_embeddings) return {};
+  return fail(ErrorCode::kInvalidArgument, "--length: " + std::to_string(o.length) +
+                                               " is more than max_position_embeddings, " +
+                                               std::to_string(base.max_position_embeddings));
 }
 
 GateHeader header_of(const GateOptions& o, const TwinConfig& c) {
@@ -76,27 +112,14 @@ GateTrainer::GateTrainer(const GateOptions& options, Twin base, GateData data,
 }
 
 Expected<GateTrainer> GateTrainer::open(const GateOptions& options) {
-  const std::filesystem::path checkpoint = options.out.string() + ".checkpoint";
-  const bool exists = std::filesystem::exists(checkpoint);
-  if (exists != options.resume) {
-    return fail(ErrorCode::kInvalidArgument,
-                checkpoint.string() +
-                    (exists ? ": exists; give --resume or another --out" : ": nothing to resume"));
-  }
-  if (options.lora > 0 && options.method == GateMethod::kKvzap) {
-    return fail(ErrorCode::kInvalidArgument, "--lora: kvzap leaves the base as it is");
-  }
-  if (options.lora > 0 && !std::filesystem::is_directory(options.model)) {
-    return fail(ErrorCode::kUnsupported, "--lora: " + options.model.string() +
-                                             ": the base must be a directory to be "
-                                             "written with its adapters merged");
-  }
+  TRY_STATUS(check_options(options));
   at::set_num_threads(options.threads);
   TRY(const auto reader, CheckpointReader::open(options.model.string()));
+  TRY_STATUS(check_base(options, reader.config()));
   TRY(const std::string tokenizer, reader.tokenizer_json());
   const auto& eos = reader.config().eos_token_ids;
   TRY(GateData data, GateData::open(options.data, tokenizer, reader.tokenizer_path(),
-                                    eos.empty() ? -1 : eos.front()));
+                                    reader.config().vocab_size, eos.empty() ? -1 : eos.front()));
   TRY(const std::string hash, base_hash_of(reader));
   TRY(Twin base, Twin::load(options.model));
   const GateHeader header = header_of(options, base.config());
@@ -149,9 +172,12 @@ double GateTrainer::learning_rate(int64_t step) const {
 
 std::vector<GateSample> GateTrainer::draw_samples(uint64_t seed, bool copies) const {
   storefront::Random random(seed);
-  const int length = std::max(
-      families::kMinTokens,
-      static_cast<int>(static_cast<double>(options_.length) * std::exp2(-2 * random.uniform())));
+  // Log-uniform between the two.
+  const auto most = static_cast<double>(options_.length);
+  const double least =
+      options_.shortest > 0 ? std::min(most, static_cast<double>(options_.shortest)) : most / 4;
+  const int length = std::max(families::kMinTokens,
+                              static_cast<int>(most * std::pow(least / most, random.uniform())));
   std::vector<GateSample> samples;
   int64_t tokens = 0;
   while (tokens < options_.step_tokens) {
@@ -282,75 +308,6 @@ Status GateTrainer::log_line(double loss, double seconds_a_step) const {
   return {};
 }
 
-// What a resumed run must have in common with the one it goes on with.
-std::string GateTrainer::recipe() const {
-  const auto& o = options_;
-  return ordered_json{{"base", base_hash_},
-                      {"method", o.method == GateMethod::kKvzap ? "kvzap" : "learned"},
-                      {"kind", model::gate_kind_name(o.kind)},
-                      {"heads", net_.header().heads},
-                      {"head-dim", net_.header().head_dim},
-                      {"reach", net_.header().reach},
-                      {"window", o.window},
-                      {"sinks", o.sinks},
-                      {"seed", o.seed},
-                      {"length", o.length},
-                      {"step-tokens", o.step_tokens},
-                      {"lora", o.lora}}
-      .dump();
-}
-
-NamedTensors GateTrainer::state() const {
-  NamedTensors tensors = net_.parameters();
-  for (const NamedTensors& more : {student_.adapters(), adam_.state(), adapter_adam_.state()}) {
-    tensors.insert(tensors.end(), more.begin(), more.end());
-  }
-  return tensors;
-}
-
-Status GateTrainer::save() {
-  std::map<std::string, std::string> metadata = {{"step", std::to_string(adam_.steps())},
-                                                 {"tokens", std::to_string(tokens_)},
-                                                 {"recipe", recipe()}};
-  NamedTensors tensors = state();
-  const auto& excess = objective_.excess();
-  tensors.emplace_back("excess", torch::tensor(std::vector<float>(excess.begin(), excess.end())));
-  return write_tensors(checkpoint(), tensors, metadata);
-}
-
-Status GateTrainer::restore() {
-  const std::string path = checkpoint().string();
-  TRY(TensorFile file, read_tensors(path));
-  const auto theirs = ordered_json::parse(file.metadata["recipe"], nullptr, false);
-  if (!theirs.is_object()) return fail(ErrorCode::kCorrupt, path + ": metadata recipe: no object");
-  const auto ours = ordered_json::parse(recipe());
-  for (const auto& [key, value] : ours.items()) {
-    if (theirs.contains(key) && theirs[key] == value) continue;
-    return fail(ErrorCode::kInvalidArgument,
-                path + ": made with another --" + key + ": " +
-                    (theirs.contains(key) ? theirs[key].dump() : "none") + ", not " + value.dump());
-  }
-  const auto number = [&](const char* key) -> Expected<int64_t> {
-    const std::string& text = file.metadata[key];
-    int64_t n = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), n);
-    if (error != std::errc() || end != text.data() + text.size() || n < 0) {
-      return fail(ErrorCode::kCorrupt, path + ": metadata " + key + ": no number");
-    }
-    return n;
-  };
-  TRY_STATUS(copy_tensors(file, "", state(), path));
-  std::array<float, kTierBins> excess{};
-  const auto means = torch::from_blob(excess.data(), {kTierBins}, torch::kFloat32);
-  TRY_STATUS(copy_tensors(file, "", {{"excess", means}}, path));
-  objective_.set_excess(excess);
-  TRY(const int64_t step, number("step"));
-  TRY(tokens_, number("tokens"));
-  adam_.set_steps(step);
-  adapter_adam_.set_steps(step);
-  return {};
-}
-
 Status GateTrainer::finish() {
   GateHeader header = net_.header();
   header.base = base_hash_;
@@ -366,14 +323,8 @@ Status GateTrainer::finish() {
                   " with adapters of rank " + std::to_string(options_.lora) + " merged";
     std::printf("  base with adapters merged: %s\n", to.string().c_str());
   }
-  TRY_STATUS(write_gate(options_.out.string(), header, [&](const std::string& name) {
-    for (const auto& [key, tensor] : net_.parameters()) {
-      if (key != name) continue;
-      const auto flat = tensor.detach().contiguous();
-      return std::vector<float>(flat.data_ptr<float>(), flat.data_ptr<float>() + flat.numel());
-    }
-    return std::vector<float>();
-  }));
+  TRY_STATUS(write_gate(options_.out.string(), header,
+                        [&](const std::string& name) { return net_.values(name); }));
   std::printf("  %s\n", options_.out.string().c_str());
   return {};
 }

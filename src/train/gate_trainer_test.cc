@@ -227,5 +227,66 @@ TEST(GateTrainer, StartsFromAFilesNormalTier) {
   EXPECT_NE(GateTrainer::open(options).error().message.find("another shape"), std::string::npos);
 }
 
+TEST(GateTrainer, RefusesWhatCouldNotEndWell) {
+  GateOptions options = quick("options");
+  options.length = 9000;
+  EXPECT_NE(GateTrainer::open(options).error().message.find("--length: 9000"), std::string::npos);
+  options.length = 128;
+  options.kind = GateKind::kCausal;
+  options.head_dim = 15;
+  EXPECT_NE(GateTrainer::open(options).error().message.find("--head-dim"), std::string::npos);
+  options.head_dim = 16;
+  options.lora = 2;
+  options.method = GateMethod::kKvzap;
+  EXPECT_NE(GateTrainer::open(options).error().message.find("--lora"), std::string::npos);
+  options.method = GateMethod::kLearned;
+  options.model = COPPICE_TEST_DATA "/gguf/llama-f32.gguf";
+  EXPECT_NE(GateTrainer::open(options).error().message.find("llama-f32.gguf"), std::string::npos);
+}
+
+// What calibration is made of: an ungated base answers, a gate that drops all does not, and a
+// tier's threshold holds the share of pages that it is for.
+TEST(GateCalibration, ThresholdsHoldTheirShares) {
+  GateOptions options = quick("calibration");
+  options.length = options.exam_length = 256;
+  options.exam_contexts = 2;
+  options.exam_asks = 6;
+  const auto trainer = GateTrainer::open(options);
+  ASSERT_TRUE(trainer) << trainer.error().message;
+  const Twin& twin = trainer->student();
+  const GateNet& net = trainer->net();
+  {
+    torch::NoGradGuard no_grad;
+    torch::manual_seed(2);
+    for (auto [name, tensor] : net.parameters()) tensor.normal_(0.0, 0.1);
+  }
+  const GateSample sample = trainer->data().exam(0, 7, 256, 6);
+  double keep = 0;
+  EXPECT_EQ(grade_gate(twin, nullptr, 0, sample, options, nullptr).asked, 6);
+  EXPECT_GE(grade_gate(twin, nullptr, 0, sample, options, nullptr).right, 5);
+  EXPECT_GE(grade_gate(twin, &net, -900, sample, options, &keep).right, 5);
+  EXPECT_DOUBLE_EQ(keep, 1.0);
+  EXPECT_LE(grade_gate(twin, &net, 900, sample, options, &keep).right, 2);  // in the window
+  // A page of sinks and one or two of the window, of sixteen.
+  EXPECT_GE(keep, 2.0 / 16);
+  EXPECT_LE(keep, 3.0 / 16);
+
+  GateHeader header = net.header();
+  ASSERT_TRUE(calibrate(twin, net, trainer->data(), options, header));
+  EXPECT_NEAR(header.tier(model::GateTier::kMild).keep, 0.5, 0.06);
+  EXPECT_NEAR(header.tier(model::GateTier::kNormal).keep, 0.25, 0.04);
+  EXPECT_LT(header.tiers[0].threshold, header.tiers[1].threshold);
+  EXPECT_LE(header.tiers[1].threshold, header.tiers[2].threshold);
+  ASSERT_EQ(header.calibration.size(), 6u);
+  EXPECT_EQ(header.calibration[0].family, "system-prompt");
+  EXPECT_EQ(header.calibration[0].samples, 12);
+  EXPECT_GE(header.calibration[0].full, 0.9);
+  double lost = 0;
+  for (const auto& line : header.calibration) {
+    if (line.tier == model::GateTier::kHard) lost += 50 * (line.full - line.gated);
+  }
+  EXPECT_NEAR(header.tier(model::GateTier::kHard).loss, lost, 1e-9);
+}
+
 }  // namespace
 }  // namespace coppice::train
