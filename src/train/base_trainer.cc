@@ -49,18 +49,28 @@ Expected<Bpe> tokenizer_of(const BaseOptions& options) {
   return train_tokenizer(options.vocab_size);
 }
 
+// Runs train with unrounded frequencies, fresh, from other weights and resumed alike: a run that is
+// cut in two must end as one that was not. (What it writes are plain Llamas: save() sees to that.)
 // A resumed run's shape is in its directory; its weights are read with the checkpoint.
 Expected<Twin> twin_of(const BaseOptions& options, const Bpe& bpe) {
   if (!options.init.empty() && !options.resume) {
-    TRY(Twin twin, Twin::load(options.init));
-    if (twin.config().vocab_size != bpe.vocab_size()) {
+    TRY(const Twin from, Twin::load(options.init));
+    if (from.config().vocab_size != bpe.vocab_size()) {
       return fail(ErrorCode::kCorrupt, options.init.string() + ": model and tokenizer disagree");
+    }
+    TwinConfig config = from.config();
+    config.rope_inv_freq.clear();
+    Twin twin(config, options.seed);
+    torch::NoGradGuard no_grad;
+    for (size_t i = 0; i < twin.parameters().size(); ++i) {
+      twin.parameters()[i].second.data().copy_(from.parameters()[i].second);
     }
     return twin;
   }
   TwinConfig config;
   if (options.resume) {
     TRY(config, TwinConfig::load(options.out / "config.json"));
+    config.rope_inv_freq.clear();
   }
   config.vocab_size = bpe.vocab_size();
   return Twin(config, options.seed);

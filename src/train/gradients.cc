@@ -1,5 +1,7 @@
 #include "train/gradients.h"
 
+#include <ATen/Parallel.h>
+
 #include <atomic>
 #include <thread>
 
@@ -16,7 +18,12 @@ double add_gradients(const Twin& twin, const std::vector<Batch>& batches, int th
   std::vector<std::vector<torch::Tensor>> gradients(batches.size());
   std::vector<double> losses(batches.size());
   std::atomic<size_t> next{0};
+  // Torch splits sums by the number of threads an operation has, and that is each thread's own
+  // setting: with one everywhere a batch's gradients do not depend on who takes it.
+  const int before = at::get_num_threads();
+  const bool shared = batches.size() > 1;
   const auto work = [&] {
+    if (shared) at::set_num_threads(1);
     for (size_t i = next++; i < batches.size(); i = next++) {
       const Batch& batch = batches[i];
       const auto hidden = twin.hidden(batch.inputs).flatten(0, 1).index_select(0, batch.rows);
@@ -27,9 +34,10 @@ double add_gradients(const Twin& twin, const std::vector<Batch>& batches, int th
     }
   };
   std::vector<std::thread> helpers;
-  for (int t = 1; t < threads; ++t) helpers.emplace_back(work);
+  for (int t = 1; shared && t < threads; ++t) helpers.emplace_back(work);
   work();
   for (std::thread& helper : helpers) helper.join();
+  at::set_num_threads(before);
 
   torch::NoGradGuard no_grad;
   double sum = 0;
