@@ -102,6 +102,8 @@ families::TaskSample GateData::draw_task(Random& random, int length) const {
   const Family family = trained_[random.below(static_cast<uint32_t>(trained_.size()))];
   families::TaskOptions options;
   options.haystack = draw_haystack(random);
+  const families::FamilyInfo& info = families::info(family);
+  if (!families::has_level(info, *options.haystack)) options.haystack = info.haystack;
   options.hops = 1 + static_cast<int>(random.below(kTrainedHops));
   options.asks = 4 << random.below(4);
   const double part = family == Family::kMarkov ? 1.0 : 0.6 + 0.25 * random.uniform();
@@ -110,6 +112,8 @@ families::TaskSample GateData::draw_task(Random& random, int length) const {
   const double facts = std::exp2(-5 * random.uniform()) * options.tokens;
   options.facts = std::max(1, static_cast<int>(facts) / fact_tokens(family, options));
   if (family == Family::kNeedle) options.facts = 1;
+  // With nothing between them the facts alone make the length.
+  if (options.haystack == Haystack::kH3) options.facts = 0;
   if (family == Family::kCopy || family == Family::kSystemPrompt) options.facts = 0;
   return families::make_task(family, random.next(), options);
 }
