@@ -50,6 +50,10 @@ Haystack draw_haystack(Random& random, Family family) {
   return roll < 18 ? Haystack::kH2 : Haystack::kH0;
 }
 
+// One shop in three grows to this in every stage, 90 facts and their questions: stages of short
+// lessons alone made a base that answered from 64 facts forget it within 400 steps.
+constexpr int kShopTokens = 1152;
+
 void grade(const Twin& twin, const std::vector<Lesson>& lessons, FamilyScore& score) {
   torch::NoGradGuard no_grad;
   const Batch batch = make_batch(lessons, 0.0, 1, 0);
@@ -104,6 +108,9 @@ int draw_length(Random& random, int stage_tokens) {
 Expected<Lesson> family_lesson(const Bpe& bpe, uint64_t seed, int stage, int tokens) {
   Random random(seed);
   const Family family = draw_family(random, stage == 0);
+  if (family == Family::kSystemPrompt && tokens < kShopTokens && random.below(3) == 0) {
+    tokens = draw_length(random, kShopTokens);
+  }
   families::TaskOptions options;
   options.haystack = draw_haystack(random, family);
   options.hops = 1 + static_cast<int>(random.below(4));
