@@ -9,7 +9,7 @@ import re
 import sys
 
 FLOORS = {"base": 0, "tensor": 1, "ops": 2, "text": 2, "kv": 3, "model": 3, "engine": 4, "eval": 4,
-          "server": 5, "train": 5}
+          "eviction": 5, "server": 5, "train": 5}
 APART = {("kv", "model"), ("model", "kv")}
 INCLUDE = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]', re.M)
 

@@ -1,6 +1,4 @@
-#include <ctime>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <system_error>
@@ -13,6 +11,7 @@
 #include "coppice/options.h"
 #include "exit_code.h"
 #include "interrupt.h"
+#include "measured_on.h"
 #include "paper_report.h"
 #include "paper_run.h"
 #include "progress.h"
@@ -27,25 +26,6 @@ struct Flags {
   PaperOptions paper;
   MachineFlags machine;
 };
-
-// "2026-11-22"
-std::string today() {
-  const std::time_t now = std::time(nullptr);
-  std::tm utc{};
-  gmtime_r(&now, &utc);
-  char text[16];
-  std::strftime(text, sizeof(text), "%Y-%m-%d", &utc);
-  return text;
-}
-
-std::string processor_name() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    const size_t colon = line.find(": ");
-    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
-  }
-  return "unknown processor";
-}
 
 // With what differs from the defaults.
 std::string command_of(const Flags& flags) {

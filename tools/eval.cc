@@ -16,6 +16,7 @@
 #include "coppice/engine.h"
 #include "eval/family_cases.h"
 #include "eval/storefront_cases.h"
+#include "eval_policies.h"
 #include "exit_code.h"
 #include "interrupt.h"
 #include "model_flags.h"
@@ -39,6 +40,7 @@ struct EvalFlags {
   int samples = 500;
   int per_shop = 32;
   std::string write_batch;
+  PolicyFlags policies;
 };
 
 // --seed names the shops; the answers are greedy and need none.
@@ -193,7 +195,7 @@ Expected<Tasks> tasks_of(const EvalFlags& flags) {
       continue;
     }
     const auto family = families::family_named(name);
-    if (family == families::Family::kMarkov) {
+    if (family == families::Family::kMarkov && flags.policies.policies.empty()) {
       return fail(ErrorCode::kInvalidArgument,
                   "--tasks: markov has no questions (`coppice-train examine` measures it)");
     }
@@ -237,10 +239,33 @@ Status write_batch(const EvalFlags& flags, const Tasks& tasks) {
   return {};
 }
 
+// `--policies`: families alone, at every length.
+Status compare(const EvalFlags& flags, const Tasks& tasks, const EngineOptions& engine) {
+  PolicyComparison comparison{.engine = engine,
+                              .tasks = {},
+                              .samples = flags.samples,
+                              .per_context = flags.per_shop,
+                              .json = flags.model.json};
+  for (const int length : flags.lengths) {
+    for (const std::optional<families::Family>& task : tasks) {
+      if (!task) {
+        return fail(ErrorCode::kInvalidArgument,
+                    "--tasks: policies are compared on families; system-prompt is a storefront");
+      }
+      TRY(const auto options, family_options(flags, *task, length));
+      const families::Haystack own = families::info(*task).haystack;
+      comparison.tasks.push_back(
+          {*task, options.task.haystack.value_or(own), length, options.task.hops});
+    }
+  }
+  return compare_policies(flags.policies, comparison);
+}
+
 Status evaluate(const EvalFlags& flags) {
   TRY(const Tasks tasks, tasks_of(flags));
   if (!flags.write_batch.empty()) return write_batch(flags, tasks);
   TRY(EngineOptions options, options_of(flags.model));
+  if (!flags.policies.policies.empty()) return compare(flags, tasks, options);
   options.max_queued = std::max(options.max_queued, flags.samples);
   TRY(const std::unique_ptr<Engine> engine, open_engine(options));
   const Interrupt interrupt;
@@ -308,6 +333,7 @@ void add_eval(CLI::App& app, std::function<int()>* run) {
       ->type_name("FILE")
       ->check(not_empty())
       ->group(group);
+  add_policy_flags(*command, flags->policies);
   add_model_flags(*command, flags->model);
   command->callback([flags, run] {
     *run = [flags] {

@@ -9,7 +9,8 @@ namespace {
 
 constexpr double kWidth = 860, kHeight = 420;
 constexpr double kLeft = 80, kRight = 600, kTop = 46, kBottom = 360;
-constexpr const char* kColours[] = {"#1b6ca8", "#c0392b", "#2e8b57", "#8e44ad"};
+constexpr const char* kColours[] = {"#1b6ca8", "#c0392b", "#2e8b57", "#8e44ad",
+                                    "#d68910", "#16a085", "#7f8c8d", "#2c3e50"};
 
 // Distance between grid lines: 1, 2 or 5 times a power of ten, about five of them.
 double grid_step(double most) {

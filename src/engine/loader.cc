@@ -107,10 +107,11 @@ Expected<int64_t> kv_budget_of(const EngineOptions& options, int64_t available, 
 
 Expected<std::unique_ptr<model::Gate>> open_gate(const EngineOptions& options,
                                                  const model::Checkpoint& checkpoint,
-                                                 ops::Backend& backend) {
+                                                 ops::Backend& backend, Purpose purpose) {
   if (options.gate.empty()) return std::unique_ptr<model::Gate>();
-  auto gate =
-      model::Gate::open(options.gate, checkpoint, backend, {.any_base = options.gate_force});
+  const model::GateOptions how{.any_base = options.gate_force,
+                               .evaluation = purpose == Purpose::kEvaluate};
+  auto gate = model::Gate::open(options.gate, checkpoint, backend, how);
   if (!gate) return fail(gate.error().code, "--gate: " + gate.error().message);
   return gate;
 }
@@ -161,7 +162,7 @@ Expected<std::unique_ptr<ops::Backend>> backend_for(const EngineOptions& options
 }
 
 Expected<Loaded> load(const EngineOptions& options, std::unique_ptr<ops::Backend> backend,
-                      const LoadCallback& progress) {
+                      const LoadCallback& progress, Purpose purpose) {
   TRY_STATUS(validate(options));
   const int64_t available = available_memory();
   Loaded out;
@@ -186,7 +187,7 @@ Expected<Loaded> load(const EngineOptions& options, std::unique_ptr<ops::Backend
   step.quantised = has_quantised(*parts.checkpoint, shape);
   TRY_STATUS(parts.backend->reserve(step));
   TRY_STATUS(fits_memory(options, 0, "kv_budget_limit", options.kv_budget_limit.value_or(0)));
-  TRY(parts.gate, open_gate(options, *parts.checkpoint, *parts.backend));
+  TRY(parts.gate, open_gate(options, *parts.checkpoint, *parts.backend, purpose));
   TRY(out.tiers, tiers_of(options, config, parts.gate.get()));
   int64_t gate_bytes = 0;
   if (parts.gate != nullptr) {

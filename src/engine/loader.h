@@ -33,9 +33,12 @@ struct Loaded {
 // What weights that are not quantised are computed in.
 DType plain_weights(const EngineOptions& options);
 Expected<std::unique_ptr<ops::Backend>> backend_for(const EngineOptions& options);
-// The backend is given, so that a test can wrap it.
+// What the parts are for: an evaluation may also have gates that cannot be served, and runs them
+// itself.
+enum class Purpose { kServe, kEvaluate };
+// The backend is given, so that its caller can wrap it.
 Expected<Loaded> load(const EngineOptions& options, std::unique_ptr<ops::Backend> backend,
-                      const LoadCallback& progress);
+                      const LoadCallback& progress, Purpose purpose = Purpose::kServe);
 
 // A checked, encoded request. number: counts requests from 1; default_seed: the engine's.
 Expected<std::shared_ptr<const Submission>> prepare(Request request,

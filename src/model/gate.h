@@ -44,6 +44,8 @@ struct GateInput {
 
 struct GateOptions {
   bool any_base = false;  // take a gate that was trained on another model
+  // Take a global gate too, which reads a whole prompt in one step; it is not to be served.
+  bool evaluation = false;
 };
 
 // What open() takes for a policy: this, a name and settings (gate_policies.h).

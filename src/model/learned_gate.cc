@@ -72,12 +72,14 @@ class LearnedGate : public Gate {
   };
 
   int32_t columns() const { return header_.num_key_value_heads + 3 * header_.width(); }
-  int32_t remembered() const { return std::max(0, header_.reach - 1); }  // tokens
+  bool is_global() const { return header_.kind == GateKind::kGlobal; }
+  int32_t remembered() const { return is_global() ? 0 : std::max(0, header_.reach - 1); }  // tokens
   // k' [r'] and v' [r'] of the token at `position`, in a layer's memory.
   float* place(float* memory, int64_t position) const {
     return memory + position % remembered() * 2 * header_.width();
   }
   void rotate(const float* from, const float* cos, const float* sin, float* to) const;
+  void attend_prompt(int32_t row, const GateInput& input, const ops::GateRows& rows);
   void attend(int64_t position, const float* columns, const float* cos, const float* sin,
               float* memory);
   void attend_head(int32_t head, int64_t position, float* memory);
@@ -92,6 +94,7 @@ class LearnedGate : public Gate {
   std::vector<float> query_;      // [r'] rotated
   std::vector<float> own_;        // [2 r'] k' rotated, v'
   std::vector<float> aggregate_;  // [r']
+  std::vector<float> shares_;     // global: [T]
 };
 
 Status LearnedGate::load(const GateFile& file, ops::Backend& backend) {
@@ -139,7 +142,9 @@ void LearnedGate::fill_logits(int32_t layer, const GateInput& input, const ops::
   CHECK(memory != nullptr || memory_floats() == 0);
   for (int32_t row = rows.row_begin; row < rows.row_end; ++row) {
     const float* const columns_of_row = input.columns.f32() + int64_t{row} * columns();
-    if (width > 0) {
+    if (is_global()) {
+      attend_prompt(row, input, rows);
+    } else if (width > 0) {
       const auto angles = static_cast<int64_t>(inv_freq_.size());
       attend(rows.position + row - rows.row_begin, columns_of_row + heads,
              input.cos.f32() + row * angles, input.sin.f32() + row * angles, memory);
@@ -148,6 +153,34 @@ void LearnedGate::fill_logits(int32_t layer, const GateInput& input, const ops::
       float logit = columns_of_row[head] + weights.bias[static_cast<size_t>(head)];
       if (width > 0) logit += dot(weights.wo.data() + head * width, aggregate_.data(), width);
       input.logits.f32()[int64_t{row} * heads + head] = logit;
+    }
+  }
+}
+
+// aggregate_ of the row over all rows of its sequence.
+void LearnedGate::attend_prompt(int32_t row, const GateInput& input, const ops::GateRows& rows) {
+  CHECK(rows.position == 0);
+  const int32_t dim = header_.head_dim, width = header_.width();
+  const float* const first = input.columns.f32() + header_.num_key_value_heads;
+  const auto at = [&](int32_t r, int32_t part) {
+    return first + int64_t{r} * columns() + part * width;
+  };
+  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
+  shares_.resize(static_cast<size_t>(rows.row_end - rows.row_begin));
+  std::ranges::fill(aggregate_, 0.0f);
+  for (int32_t head = 0; head < width; head += dim) {
+    float most = -INFINITY, sum = 0;
+    for (int32_t r = rows.row_begin; r < rows.row_end; ++r) {
+      float& share = shares_[static_cast<size_t>(r - rows.row_begin)];
+      share = dot(at(row, 0) + head, at(r, 1) + head, dim) * scale;
+      most = std::max(most, share);
+    }
+    for (float& share : shares_) sum += share = std::exp(share - most);
+    for (int32_t r = rows.row_begin; r < rows.row_end; ++r) {
+      const float share = shares_[static_cast<size_t>(r - rows.row_begin)] / sum;
+      for (int32_t d = 0; d < dim; ++d) {
+        aggregate_[static_cast<size_t>(head + d)] += share * at(r, 2)[head + d];
+      }
     }
   }
 }
@@ -207,9 +240,10 @@ void LearnedGate::attend_head(int32_t head, int64_t position, float* memory) {
 
 // --- what may be served, and on what
 
-Status refuse_kind(const GateFile& file) {
+Status refuse_kind(const GateFile& file, bool evaluation) {
   const GateKind kind = file.header().kind;
   if (kind == GateKind::kPoint || kind == GateKind::kCausal) return {};
+  if (kind == GateKind::kGlobal && evaluation) return {};
   return fail(ErrorCode::kUnsupported,
               file.path() + ": is a " + std::string(gate_kind_name(kind)) +
                   " gate: what it decides of a token depends on tokens that follow, so requests "
@@ -250,13 +284,14 @@ Expected<std::unique_ptr<Gate>> open_learned_gate(const std::string& path, const
                                                   ops::Backend& backend,
                                                   const GateOptions& options) {
   TRY(const GateFile file, GateFile::open(path));
-  TRY_STATUS(refuse_kind(file));
+  TRY_STATUS(refuse_kind(file, options.evaluation));
   TRY_STATUS(check_sizes(file, base));
   if (!options.any_base) TRY_STATUS(check_base(file, base));
   const GateHeader& header = file.header();
   std::vector<float> inv_freq =
-      header.width() == 0 ? std::vector<float>()
-                          : rope_inverse_frequencies(header.rope_theta, header.head_dim, {});
+      header.width() == 0 || header.kind == GateKind::kGlobal
+          ? std::vector<float>()
+          : rope_inverse_frequencies(header.rope_theta, header.head_dim, {});
   auto gate = std::make_unique<LearnedGate>(file, std::move(inv_freq));
   TRY_STATUS(gate->load(file, backend));
   return gate;

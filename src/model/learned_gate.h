@@ -1,4 +1,4 @@
-// What:    the gates of gate files that can be served: point and causal.
+// What:    the gates of gate files: point and causal, and for evaluation global.
 // Owns:    as gate.h.
 // Threads: as gate.h.
 // Fails:   as gate.h.
@@ -9,7 +9,8 @@
 //            sum of softmax_j(rope(q') . rope(k'_j) / sqrt d') v'_j
 // Source: Attention-Gate (arXiv 2410.12876), with a skip path and a bounded reach. A causal gate's
 // memory is a ring of the rotated k' and the v' of the last reach - 1 tokens, a token's place being
-// its position modulo reach - 1.
+// its position modulo reach - 1. A global gate aggregates over the rows of its sequence in the
+// step, which must be the whole prompt, both ways and without positions.
 #pragma once
 
 #include "model/gate.h"
