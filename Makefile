@@ -8,7 +8,7 @@
 SHELL := /bin/bash
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
-UNIT_TESTS := base_test tensor_test gate_plan_test ops_test text_test kv_test model_test engine_test eval_test tools_test
+UNIT_TESTS := base_test tensor_test gate_plan_test ops_test text_test kv_test model_test engine_test eval_test eviction_test tools_test
 CTEST := ctest --output-on-failure --no-tests=error
 
 .PHONY: all release demo test checks test-release test-dev test-tsan test-fuzz train test-train soak format install clean

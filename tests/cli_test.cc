@@ -177,6 +177,45 @@ TEST_F(Cli, EvalAsksFamiliesOfTasks) {
   EXPECT_EQ(batch.out, coppice(flags).out);
 }
 
+TEST_F(Cli, EvalComparesPoliciesAndGoesOnFromWhatItHas) {
+  const std::string out = (dir_ / "policies").string();
+  const std::string flags =
+      "eval --tasks system-prompt,markov --length 128 --samples 6 --per-shop 3 --seeds 1 "
+      "--policies full,window,random --budgets 50 --json --out " +
+      out;
+  const Outcome run = coppice(flags);
+  ASSERT_EQ(run.code, 0) << run.err;
+  ASSERT_EQ(run.lines().size(), 7u);  // three policies on two tasks, and what they amount to
+  const json summary = run.lines().back().at("summary");
+  ASSERT_EQ(summary["all"].size(), 3u);
+  const json window = summary["all"][1];
+  EXPECT_EQ(window["policy"], "window");
+  EXPECT_EQ(window["samples"], 6);
+  EXPECT_LE(window["held"].get<double>(), 0.5);
+  EXPECT_LE(window["loss_interval"][0].get<double>(), window["loss_points"].get<double>());
+  EXPECT_TRUE(window.contains("nats_per_token"));
+  const std::string outcomes = *read_file(out + "/outcomes.jsonl");
+  for (const char* file : {"report.json", "report.md", "accuracy.svg"}) {
+    EXPECT_TRUE(std::filesystem::exists(out + "/" + file)) << file;
+  }
+  // Nothing is asked again; a line that was cut off is.
+  const Outcome again = coppice(flags);
+  ASSERT_EQ(again.code, 0) << again.err;
+  EXPECT_EQ(again.lines().size(), 1u);
+  EXPECT_EQ(again.lines().back().at("summary")["all"], summary["all"]);
+  ASSERT_TRUE(write_file(out + "/outcomes.jsonl", outcomes.substr(0, outcomes.size() - 9)));
+  EXPECT_EQ(coppice(flags).lines().size(), 2u);
+  EXPECT_EQ(*read_file(out + "/outcomes.jsonl"), outcomes);
+  const Outcome other = coppice(flags + " --window 32");
+  EXPECT_EQ(other.code, 2);
+  EXPECT_NE(other.err.find("other settings"), std::string::npos) << other.err;
+  ASSERT_TRUE(write_file(out + "/outcomes.jsonl",
+                         outcomes.substr(0, outcomes.find('\n') + 1) + "{\"policy\": 1}\n"));
+  const Outcome damaged = coppice(flags);
+  EXPECT_EQ(damaged.code, 1);
+  EXPECT_NE(damaged.err.find("outcomes.jsonl, line 2"), std::string::npos) << damaged.err;
+}
+
 TEST_F(Cli, DamagedModelFilesAreNamed) {
   namespace fs = std::filesystem;
   const fs::path model = dir_ / "damaged";
@@ -499,6 +538,11 @@ TEST_F(Cli, WrongFlagsExitWith2AndSayWhatIsAccepted) {
       {"eval --tasks needle --haystack h7", "--haystack: no h7 (h0 to h3)"},
       {"eval --tasks needle --haystack h3", "--haystack h3: needle has none"},
       {"eval --tasks needle --length 9", "--length is 9; it takes 64 to 8192"},
+      {"eval --tasks needle --policies h3o", "--policies: no policy or gate file h3o (full, "},
+      {"eval --tasks needle --policies tova,tova", "--policies: tova is named twice"},
+      {"eval --tasks storefront --policies tova", "policies are compared on families"},
+      {"eval --tasks needle --policies tova --budgets 0", "--budgets: "},
+      {"eval --tasks needle --policies tova --seeds 0", "--seeds is 0; it takes 1 to 1000"},
       {"generate -p x --kv-budget 1", "--kv-budget is 1; this model takes at least "},
       {"generate --promt x", "--promt is not a flag of coppice generate; did you mean --prompt?"},
       {"generate -p x y z", "\"y\" belongs to no flag"},

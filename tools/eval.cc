@@ -197,7 +197,7 @@ Expected<Tasks> tasks_of(const EvalFlags& flags) {
     const auto family = families::family_named(name);
     if (family == families::Family::kMarkov && flags.policies.policies.empty()) {
       return fail(ErrorCode::kInvalidArgument,
-                  "--tasks: markov has no questions (`coppice-train examine` measures it)");
+                  "--tasks: markov has no questions (--policies compares how it is predicted)");
     }
     if (!family) {
       std::string known = "storefront";

@@ -145,7 +145,9 @@ Status report(const PolicyFlags& flags, const PolicyComparison& comparison,
                   .window = flags.window,
                   .sinks = flags.sinks};
   const std::vector<Outcome> outcomes = asked_for(results, options);
-  if (!comparison.json) std::fputs(policy_markdown(head, outcomes).c_str(), stdout);
+  const ordered_json summary{{"summary", policy_json(head, outcomes)}};
+  std::fputs((comparison.json ? summary.dump() + "\n" : policy_markdown(head, outcomes)).c_str(),
+             stdout);
   if (!results.kept()) return {};
   TRY_STATUS(results.write("report.json", policy_json(head, outcomes).dump(2) + "\n"));
   TRY_STATUS(results.write("report.md", policy_markdown(head, outcomes)));

@@ -97,7 +97,7 @@ Expected<GateRun::Held> GateRun::read(const Sample& sample, double threshold) {
   if (prompt_ != nullptr) {
     const KeepMask kept = prompt_->read_gated(sample.context, *parts.gate, rule(threshold));
     KeepMask seen = kept;  // what a row after the context sees of the last tokens is held too
-    const int32_t window = rule(threshold).window - 1;
+    const int32_t window = rule(threshold).window;
     for (int32_t list = 0; list < seen.lists; ++list) {
       const auto flags = seen.list(list);
       std::fill(flags.end() - std::min(window, seen.tokens), flags.end(), uint8_t{1});
