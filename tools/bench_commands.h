@@ -13,6 +13,7 @@ namespace coppice::tools {
 
 // Each adds its subcommand; when it was named, *run is what it does.
 void add_bench_attention(CLI::App& bench, std::function<int()>* run);
+void add_bench_gate(CLI::App& bench, std::function<int()>* run);
 void add_bench_gemm(CLI::App& bench, std::function<int()>* run);
 void add_bench_model(CLI::App& bench, std::function<int()>* run);
 void add_bench_batched(CLI::App& bench, std::function<int()>* run);

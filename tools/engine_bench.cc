@@ -53,7 +53,8 @@ std::vector<TokenId> EngineBench::different_tokens(int64_t count) {
   return tokens;
 }
 
-Expected<double> EngineBench::run(std::vector<Job> jobs, int64_t rows) {
+Expected<double> EngineBench::run(std::vector<Job> jobs, std::optional<int64_t> rows,
+                                  const std::function<void()>& before_step) {
   const auto ledger = std::make_shared<Ledger>();
   int64_t wanted = 0;
   const Stopwatch clock;
@@ -63,19 +64,25 @@ Expected<double> EngineBench::run(std::vector<Job> jobs, int64_t rows) {
     request.cache_salt = std::move(job.salt);
     request.sampling.max_tokens = job.generate;
     request.sampling.ignore_eos = true;
+    request.kv_tier = job.tier;
+    request.boundaries = std::move(job.boundaries);
     wanted += job.generate;
     TRY(const RequestId id, engine_->submit(std::move(request), ledger));
     static_cast<void>(id);
   }
-  engine_->run([this] { return interrupt_.came(); });
+  engine_->run([&] {
+    if (before_step) before_step();
+    return interrupt_.came();
+  });
   const double seconds = clock.seconds();
   TRY_STATUS(Interrupt::check());
   if (ledger->error()) return fail(*ledger->error());
-  if (ledger->rows() != rows || ledger->generated() != wanted) {
+  const int64_t expected = rows.value_or(ledger->rows());
+  if (ledger->rows() != expected || ledger->generated() != wanted) {
     return fail(ErrorCode::kTooLarge,
                 "a run evaluated " + std::to_string(ledger->rows()) + " rows and generated " +
                     std::to_string(ledger->generated()) + " tokens where it takes " +
-                    std::to_string(rows) + " and " + std::to_string(wanted) +
+                    std::to_string(expected) + " and " + std::to_string(wanted) +
                     ": keys and values were given up on the way; --kv-budget is too small");
   }
   return seconds;

@@ -6,7 +6,9 @@
 //          kCancelled once the command was interrupted.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,8 +26,10 @@ class EngineBench {
   // with; a run's result must not depend on what the tokens are.
   struct Job {
     std::vector<TokenId> prompt;
-    std::string salt;
+    std::string salt = {};
     int32_t generate = 1;
+    std::optional<KvTier> tier = {};       // none: the engine's
+    std::vector<int64_t> boundaries = {};  // as in Request
   };
 
   static Expected<std::unique_ptr<EngineBench>> open(const EngineOptions& options);
@@ -36,7 +40,9 @@ class EngineBench {
 
   // Seconds until all jobs are done. rows: how many the engine must have evaluated for them; any
   // other number means that something was not held, or was set aside, and the time means nothing.
-  Expected<double> run(std::vector<Job> jobs, int64_t rows);
+  // Empty: any. before_step: called before every step.
+  Expected<double> run(std::vector<Job> jobs, std::optional<int64_t> rows = {},
+                       const std::function<void()>& before_step = {});
   // Gives back everything held.
   void forget() { engine_->flush(); }
 

@@ -241,8 +241,15 @@ Status write_batch(const EvalFlags& flags, const Tasks& tasks) {
 
 // `--policies`: families alone, at every length.
 Status compare(const EvalFlags& flags, const Tasks& tasks, const EngineOptions& engine) {
+  const ModelFlags& model = flags.model;
+  if (!model.gate.empty() || !model.kv_tier.empty()) {
+    return fail(ErrorCode::kInvalidArgument,
+                "--gate and --kv-tier do not go with --policies, which names gates itself");
+  }
   PolicyComparison comparison{.engine = engine,
                               .tasks = {},
+                              .numerics = model.dtype + " " + model.weights + " " + model.kv_type,
+                              .first_seed = task_seed(flags),
                               .samples = flags.samples,
                               .per_context = flags.per_shop,
                               .json = flags.model.json};
@@ -266,6 +273,9 @@ Status evaluate(const EvalFlags& flags) {
   if (!flags.write_batch.empty()) return write_batch(flags, tasks);
   TRY(EngineOptions options, options_of(flags.model));
   if (!flags.policies.policies.empty()) return compare(flags, tasks, options);
+  if (!flags.policies.out.empty()) {
+    return fail(ErrorCode::kInvalidArgument, "--out: keeps what --policies came to; name some");
+  }
   options.max_queued = std::max(options.max_queued, flags.samples);
   TRY(const std::unique_ptr<Engine> engine, open_engine(options));
   const Interrupt interrupt;

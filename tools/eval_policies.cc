@@ -21,6 +21,8 @@ using eviction::Outcome;
 using eviction::OutcomeKey;
 using nlohmann::ordered_json;
 
+constexpr double kLeastBudget = 0.1;  // per cent
+
 // The outcomes of a directory: what was run, and what comes of it now.
 class Results {
  public:
@@ -29,6 +31,10 @@ class Results {
 
   bool has(const OutcomeKey& key) const {
     return std::ranges::find(outcomes_, key, &Outcome::key) != outcomes_.end();
+  }
+  // What was run twice, by two commands at once, counts once.
+  void take(Outcome outcome) {
+    if (!has(outcome.key)) outcomes_.push_back(std::move(outcome));
   }
   Status add(const Outcome& outcome);
   const std::vector<Outcome>& all() const { return outcomes_; }
@@ -52,16 +58,20 @@ Expected<Results> Results::open(const std::string& out, const ordered_json& sett
   std::error_code error;
   std::filesystem::create_directories(results.directory_, error);
   if (error) return fail(ErrorCode::kInternal, "--out " + out + ": " + error.message());
-  if (std::filesystem::exists(results.file())) {
-    TRY_STATUS(results.read(settings));
-  } else {
-    TRY_STATUS(write_file(results.file().string(), settings.dump() + "\n"));
-  }
+  TRY_STATUS(results.read(settings));
   return results;
 }
 
 Status Results::read(const ordered_json& settings) {
-  TRY(const std::string text, read_file(file().string()));
+  std::error_code error;
+  std::string text;
+  if (std::filesystem::exists(file(), error)) {
+    TRY(text, read_file(file().string()));
+  }
+  // Nothing, or an interruption before there was anything.
+  if (text.find('\n') == std::string::npos) {
+    return write_file(file().string(), settings.dump() + "\n");
+  }
   size_t begin = 0;
   for (size_t number = 1; begin < text.size(); ++number) {
     const size_t end = text.find('\n', begin);
@@ -83,13 +93,13 @@ Status Results::read(const ordered_json& settings) {
       return fail(outcome.error().code, file().string() + ", line " + std::to_string(number) +
                                             ": " + outcome.error().message);
     }
-    outcomes_.push_back(std::move(*outcome));
+    take(std::move(*outcome));
   }
   return {};
 }
 
 Status Results::add(const Outcome& outcome) {
-  outcomes_.push_back(outcome);
+  take(outcome);
   if (!kept()) return {};
   std::ofstream stream(file(), std::ios::app);
   stream << outcome_json(outcome).dump() << '\n';
@@ -106,39 +116,21 @@ std::vector<Outcome> asked_for(const Results& results, const eviction::Compariso
       for (const Outcome& outcome : results.all()) {
         const OutcomeKey& key = outcome.key;
         const bool whole = policy.kind == eviction::PolicyPlan::Kind::kFull;
-        if (key.policy != policy.name || key.identity != policy.identity) continue;
+        if (key.policy != policy.name || key.identity != identity_of(options, policy)) continue;
         if (key.budget != (whole ? 1.0 : budget)) continue;
         if (whole && budget != options.budgets.front()) continue;
         if (std::ranges::find(options.tasks, key.task) == options.tasks.end()) continue;
-        if (key.seed <= static_cast<uint64_t>(options.seeds)) out.push_back(outcome);
+        const uint64_t seed = key.seed - options.first_seed;
+        if (seed < static_cast<uint64_t>(options.seeds)) out.push_back(outcome);
       }
     }
   }
   return out;
 }
 
-std::string command_of(const PolicyFlags& flags, const PolicyComparison& comparison) {
-  std::string text = "coppice eval -m " + comparison.engine.model + " --tasks ";
-  std::string tasks, lengths;
-  const auto append = [](std::string& list, const std::string& item) {
-    if (("," + list + ",").find("," + item + ",") != std::string::npos) return;
-    list += (list.empty() ? "" : ",") + item;
-  };
-  for (const eviction::Task& task : comparison.tasks) {
-    append(tasks, std::string(families::info(task.family).name));
-    append(lengths, std::to_string(task.length));
-  }
-  std::string budgets;
-  for (const double budget : flags.budgets) append(budgets, ordered_json(budget).dump());
-  return text + tasks + " --length " + lengths + " --policies " + join_list(flags.policies) +
-         " --budgets " + budgets + " --seeds " + std::to_string(flags.seeds) + " --samples " +
-         std::to_string(comparison.samples) + " --per-shop " +
-         std::to_string(comparison.per_context) + " --out " + flags.out;
-}
-
 Status report(const PolicyFlags& flags, const PolicyComparison& comparison,
               const eviction::ComparisonOptions& options, const Results& results) {
-  ReportHead head{.command = command_of(flags, comparison),
+  ReportHead head{.command = command_line(),
                   .model = comparison.engine.model,
                   .machine = processor_name(),
                   .date = today(),
@@ -157,7 +149,11 @@ Status report(const PolicyFlags& flags, const PolicyComparison& comparison,
 Expected<ordered_json> settings_of(const PolicyFlags& flags, const PolicyComparison& comparison) {
   TRY(const auto checkpoint, model::Checkpoint::open(comparison.engine.model));
   TRY(const std::string base, model::base_hash(*checkpoint));
-  return ordered_json{{"base", base},
+  // A change of what a task, a score or an outcome is takes another format.
+  constexpr int kFormat = 1;
+  return ordered_json{{"format", kFormat},
+                      {"base", base},
+                      {"numerics", comparison.numerics},
                       {"samples", comparison.samples},
                       {"per_context", comparison.per_context},
                       {"window", flags.window},
@@ -174,7 +170,18 @@ Status compare_policies(const PolicyFlags& flags, const PolicyComparison& compar
   options.samples = comparison.samples;
   options.per_context = comparison.per_context;
   options.protection = {.sinks = flags.sinks, .window = flags.window};
-  for (const double budget : flags.budgets) options.budgets.push_back(budget / 100);
+  options.first_seed = comparison.first_seed;
+  for (const double percent : flags.budgets) {
+    // Not a number fails every comparison.
+    if (!(percent >= kLeastBudget && percent <= 100)) {
+      return fail(ErrorCode::kInvalidArgument, "--budgets: takes per cents from 0.1 to 100");
+    }
+    if (std::ranges::find(options.budgets, percent / 100) != options.budgets.end()) {
+      return fail(ErrorCode::kInvalidArgument,
+                  "--budgets: " + ordered_json(percent).dump() + " is named twice");
+    }
+    options.budgets.push_back(percent / 100);
+  }
   for (const std::string& text : flags.policies) {
     TRY(auto policy, eviction::find_policy(text, options.protection));
     const auto same = [&](const auto& other) { return other.name == policy.name; };
@@ -221,7 +228,6 @@ void add_policy_flags(CLI::App& command, PolicyFlags& flags) {
                   "bytes held, in per cent of the whole context's (default 50,25,12.5,6.25)")
       ->type_name("LIST")
       ->delimiter(',')
-      ->check(CLI::Range(0.1, 100.0))
       ->group(group);
   add_whole(command, "--seeds", flags.seeds, Bounds<int>{1, 1000},
             "draws of every task (default 3)")

@@ -30,6 +30,8 @@ void add_policy_flags(CLI::App& command, PolicyFlags& flags);
 struct PolicyComparison {
   EngineOptions engine;
   std::vector<eviction::Task> tasks;
+  std::string numerics;  // flags that change what is computed, as reports have them
+  uint64_t first_seed = 1;
   int samples = 500, per_context = 32;
   bool json = false;
 };

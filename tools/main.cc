@@ -129,6 +129,7 @@ int run(std::vector<std::string> arguments) {
   CLI::App* bench = app.add_subcommand("bench", "measures, against this machine's ceilings");
   bench->require_subcommand(1);
   add_bench_attention(*bench, &command);
+  add_bench_gate(*bench, &command);
   add_bench_gemm(*bench, &command);
   add_bench_model(*bench, &command);
   add_bench_batched(*bench, &command);

@@ -1,6 +1,7 @@
 #include "measured_on.h"
 
 #include <ctime>
+#include <filesystem>
 #include <fstream>
 
 namespace coppice::tools {
@@ -21,6 +22,20 @@ std::string processor_name() {
     if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
   }
   return "unknown processor";
+}
+
+std::string command_line() {
+  std::ifstream file("/proc/self/cmdline");
+  std::string text, word;
+  while (std::getline(file, word, '\0')) {
+    if (text.empty()) {
+      text = std::filesystem::path(word).filename().string();
+      continue;
+    }
+    const bool plain = !word.empty() && word.find_first_of(" '\"$\\*?;&|<>()") == std::string::npos;
+    text += plain ? " " + word : " '" + word + "'";
+  }
+  return text;
 }
 
 }  // namespace coppice::tools

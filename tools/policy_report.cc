@@ -37,10 +37,15 @@ ordered_json task_json(const Task& task) {
 }
 
 ordered_json line_json(const Line& line) {
-  ordered_json json{{"policy", line.policy}, {"budget", line.budget},
-                    {"tasks", line.tasks},   {"samples", line.asked},
-                    {"exact", line.exact},   {"held", line.held},
-                    {"kept", line.kept},     {"answer_tokens", line.answer_tokens}};
+  ordered_json json{{"policy", line.policy},
+                    {"budget", line.budget},
+                    {"tasks", line.tasks},
+                    {"samples", line.asked},
+                    {"exact", line.exact},
+                    {"held", line.held},
+                    {"kept", line.kept},
+                    {"answer_tokens", line.answer_tokens},
+                    {"budget_reached", line.reached}};
   if (line.loss) {
     json["loss_points"] = line.loss->points;
     json["loss_interval"] = {line.loss->low, line.loss->high};
@@ -62,8 +67,9 @@ std::string table(const std::vector<Line>& lines) {
       "| wrong to right | tokens an answer |\n|---|---|---|---|---|---|---|---|---|---|\n";
   for (const Line& line : lines) {
     if (line.tasks == 0) continue;
-    text += "| " + line.policy + " | " + fixed(100 * line.budget, 2) + " | " + percent(line.held) +
-            " | " + percent(line.kept) + " | " + percent(line.exact) + " | ";
+    text += "| " + line.policy + " | " + fixed(100 * line.budget, 2) +
+            (line.reached ? " | " : " (not reached) | ") + percent(line.held) + " | " +
+            percent(line.kept) + " | " + percent(line.exact) + " | ";
     if (line.loss) {
       text += fixed(line.loss->points, 2) + " | " + fixed(line.loss->low, 2) + " to " +
               fixed(line.loss->high, 2) + " | " + std::to_string(line.loss->broken) + " | " +
@@ -145,11 +151,12 @@ std::string nats_table(const std::vector<Outcome>& outcomes) {
   for (const Line& line : eviction::summarise(outcomes, {})) {
     if (!line.nats) continue;
     text += "| " + line.policy + " | " + fixed(100 * line.budget, 2) + " | " +
-            fixed(*line.nats, 3) + " |\n";
+            percent(line.chain_held) + " | " + fixed(*line.nats, 3) + " |\n";
   }
   if (text.empty()) return text;
-  return "\n## Prediction of a chain's last quarter (markov)\n\n| policy | budget % | nats a token "
-         "|\n|---|---|---|\n" +
+  return "\n## Prediction of a chain's last quarter (markov)\n\n| policy | budget % | held % | "
+         "nats a "
+         "token |\n|---|---|---|---|\n" +
          text;
 }
 
@@ -157,11 +164,12 @@ std::string nats_table(const std::vector<Outcome>& outcomes) {
 
 ordered_json outcome_json(const Outcome& outcome) {
   const eviction::OutcomeKey& key = outcome.key;
-  ordered_json json{{"policy", key.policy}, {"identity", key.identity},
-                    {"budget", key.budget}, {"task", task_json(key.task)},
-                    {"seed", key.seed},     {"right", outcome.right},
-                    {"nats", outcome.nats}, {"held", outcome.held},
-                    {"kept", outcome.kept}, {"answer_tokens", outcome.answer_tokens}};
+  ordered_json json{{"policy", key.policy},   {"identity", key.identity},
+                    {"budget", key.budget},   {"task", task_json(key.task)},
+                    {"seed", key.seed},       {"right", outcome.right},
+                    {"nats", outcome.nats},   {"held", outcome.held},
+                    {"kept", outcome.kept},   {"answer_tokens", outcome.answer_tokens},
+                    {"asked", outcome.asked}, {"reached", outcome.reached}};
   if (outcome.threshold) json["threshold"] = *outcome.threshold;
   return json;
 }
@@ -189,6 +197,8 @@ Expected<Outcome> outcome_of(const std::string& line) {
     outcome.held = json.at("held").get<double>();
     outcome.kept = json.at("kept").get<double>();
     outcome.answer_tokens = json.at("answer_tokens").get<double>();
+    outcome.asked = json.at("asked").get<uint64_t>();
+    outcome.reached = json.at("reached").get<bool>();
     if (json.contains("threshold")) outcome.threshold = json.at("threshold").get<double>();
     return outcome;
   } catch (const nlohmann::json::exception&) {

@@ -22,6 +22,7 @@ class Samples {
   void add(double x) { values_.push_back(x); }
   size_t count() const { return values_.size(); }
   bool empty() const { return values_.empty(); }
+  double at(size_t i) const { return values_.at(i); }  // in the order of add()
   // The sample nearest to that share of them from below.
   double quantile(double q) const {
     CHECK(!empty());

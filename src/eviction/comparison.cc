@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "base/splitmix.h"
 #include "eviction/gate_runs.h"
 #include "eviction/loaded_model.h"
 
@@ -22,11 +23,28 @@ Status check_give_up(const ComparisonHooks& hooks) {
   return fail(ErrorCode::kCancelled, "interrupted; the same command goes on from what it has");
 }
 
+Tally::Tally(const std::vector<Sample>& samples) {
+  uint64_t& hash = outcome_.asked;
+  const auto mix = [&](const std::vector<int32_t>& tokens) {
+    for (const int32_t token : tokens) {
+      hash = splitmix((hash ^ static_cast<uint64_t>(token)) + kGoldenGamma);
+    }
+    hash = splitmix(hash + kGoldenGamma);
+  };
+  for (const Sample& sample : samples) {
+    mix(sample.context);
+    mix(sample.following);
+    for (const Question& question : sample.questions) mix(question.tokens);
+  }
+}
+
 void Tally::add(const Sample& sample, const std::vector<std::vector<int32_t>>& answers,
                 const LoadedModel& model) {
   std::string right;
   for (size_t i = 0; i < answers.size(); ++i) {
-    right += model.is_right(answers[i], sample.answers[i]) ? '1' : '0';
+    // One that did not end is as long as it could be.
+    const bool ended = std::ssize(answers[i]) < sample.questions[i].most;
+    right += ended && model.is_right(answers[i], sample.answers[i]) ? '1' : '0';
     outcome_.answer_tokens += static_cast<double>(answers[i].size());
     ++answers_;
   }
@@ -47,12 +65,26 @@ Outcome Tally::finish(const OutcomeKey& key) {
   return std::move(outcome_);
 }
 
+uint64_t identity_of(const ComparisonOptions& options, const PolicyPlan& policy) {
+  // A threshold, or an order of lists, is found on all tasks together.
+  uint64_t identity = policy.identity;
+  if (policy.kind != PolicyPlan::Kind::kGate && policy.kind != PolicyPlan::Kind::kStatic) {
+    return identity;
+  }
+  for (const Task& task : options.tasks) {
+    for (const char c : task.name()) {
+      identity = splitmix((identity ^ static_cast<unsigned char>(c)) + kGoldenGamma);
+    }
+  }
+  return identity;
+}
+
 std::vector<OutcomeKey> missing(const ComparisonOptions& options, const ComparisonHooks& hooks,
                                 const PolicyPlan& policy, const Task& task, uint64_t seed) {
   std::vector<OutcomeKey> out;
   const std::vector<double> whole{1.0};
   for (const double budget : policy.kind == PolicyPlan::Kind::kFull ? whole : options.budgets) {
-    OutcomeKey key{policy.name, budget, task, seed, policy.identity};
+    OutcomeKey key{policy.name, budget, task, seed, identity_of(options, policy)};
     if (!hooks.have(key)) out.push_back(std::move(key));
   }
   return out;
@@ -73,6 +105,7 @@ class ScoredRuns {
     OutcomeKey key;
     Tally tally;
   };
+  Status check_lengths() const;
   Status run_task(const Task& task, uint64_t seed);
   Status run_sample(const Sample& sample, KeptContext& context, std::vector<Wanted>& wanted);
   Status rank_lists();
@@ -89,17 +122,47 @@ class ScoredRuns {
 };
 
 Status ScoredRuns::run() {
-  bool any = false;
-  for (const PolicyPlan& policy : options_.policies) any |= policy.kind != PolicyPlan::Kind::kGate;
-  if (!any) return {};
   TRY(model_, LoadedModel::open(options_.engine, "", 0));
+  TRY_STATUS(check_lengths());
   const int all = options_.seeds * static_cast<int>(options_.tasks.size());
   int done = 0;
-  for (int seed = 1; seed <= options_.seeds; ++seed) {
+  for (int i = 0; i < options_.seeds; ++i) {
     for (const Task& task : options_.tasks) {
       hooks_.progress("read in full: " + task.name(), done++, all);
-      TRY_STATUS(run_task(task, static_cast<uint64_t>(seed)));
+      TRY_STATUS(run_task(task, options_.first_seed + static_cast<uint64_t>(i)));
     }
+  }
+  return {};
+}
+
+// Before hours are spent on the tasks that come first.
+Status ScoredRuns::check_lengths() const {
+  bool replayed = false;
+  for (const PolicyPlan& policy : options_.policies) {
+    replayed |= policy.scored != nullptr && policy.scored->sight == Sight::kReplay;
+  }
+  for (const Task& task : options_.tasks) {
+    TRY(const auto samples, model_->samples(task, kApartSeed, 1, 1));
+    const int64_t tokens = std::ssize(samples.front().context);
+    if (!replayed || 2 * tokens + 1 < model_->ctx()) continue;
+    return fail(ErrorCode::kInvalidArgument, "--length: " + task.name() + " has contexts of " +
+                                                 std::to_string(tokens) +
+                                                 " tokens; kvzip reads one twice, and --ctx is " +
+                                                 std::to_string(model_->ctx()));
+  }
+  return {};
+}
+
+// A gate that cannot be opened is refused before anything is run.
+Status check_gates(const ComparisonOptions& options) {
+  TRY(const auto backend, engine::backend_for(options.engine));
+  TRY(const auto checkpoint, model::Checkpoint::open(options.engine.model));
+  for (const PolicyPlan& policy : options.policies) {
+    if (policy.kind != PolicyPlan::Kind::kGate) continue;
+    const auto gate =
+        model::Gate::open(policy.gate, *checkpoint, *backend,
+                          {.any_base = options.engine.gate_force, .evaluation = true});
+    if (!gate) return fail(gate.error().code, "--policies: " + gate.error().message);
   }
   return {};
 }
@@ -110,11 +173,12 @@ Status ScoredRuns::run_task(const Task& task, uint64_t seed) {
     if (policy.kind == PolicyPlan::Kind::kGate) continue;
     for (OutcomeKey& key : missing(options_, hooks_, policy, task, seed)) {
       if (policy.kind == PolicyPlan::Kind::kStatic) TRY_STATUS(rank_lists());
-      wanted.push_back({&policy, std::move(key), {}});
+      wanted.push_back({&policy, std::move(key), Tally({})});
     }
   }
   if (wanted.empty()) return {};
   TRY(const auto samples, model_->samples(task, seed, options_.samples, options_.per_context));
+  for (Wanted& one : wanted) one.tally = Tally(samples);
   TRY(const auto context, model_->context_for(samples));
   for (const Sample& sample : samples) TRY_STATUS(run_sample(sample, *context, wanted));
   for (Wanted& one : wanted) TRY_STATUS(hooks_.outcome(one.tally.finish(one.key)));
@@ -197,11 +261,12 @@ Status ScoredRuns::judge_in_sight(const Sample& sample, KeptContext& context,
     TRY_STATUS(check_give_up(hooks_));
     context.read_beyond(question.tokens);
     const ContextView view(context);
+    const Scores scores =
+        wanted.front()->policy->scored->scores(view);  // one policy sees this much
     for (size_t i = 0; i < wanted.size(); ++i) {
       const Budget budget = make_budget(wanted[i]->key.budget, model_->lists(), tokens,
                                         context.page_slots(), options_.protection);
-      const KeepMask mask =
-          mask_of(*wanted[i], wanted[i]->policy->scored->scores(view), tokens, budget);
+      const KeepMask mask = mask_of(*wanted[i], scores, tokens, budget);
       context.keep(mask);
       held[i] += mask.held_share(context.page_slots());
       kept[i] += mask.kept_share();
@@ -239,6 +304,7 @@ Status ScoredRuns::rank_lists() {
 }  // namespace
 
 Status compare(const ComparisonOptions& options, const ComparisonHooks& hooks) {
+  TRY_STATUS(check_gates(options));
   TRY_STATUS(ScoredRuns(options, hooks).run());
   for (const PolicyPlan& policy : options.policies) {
     if (policy.kind == PolicyPlan::Kind::kGate) TRY_STATUS(run_gate(options, hooks, policy));

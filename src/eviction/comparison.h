@@ -40,7 +40,8 @@ struct ComparisonOptions {
   std::vector<Task> tasks;
   std::vector<PolicyPlan> policies;
   std::vector<double> budgets;  // shares in (0, 1]
-  int seeds = 3;
+  uint64_t first_seed = 1;
+  int seeds = 3;         // draws, of seeds from the first on
   int samples = 500;     // questions of a task and seed
   int per_context = 32;  // most questions to a context
   Protection protection;
@@ -62,6 +63,8 @@ struct Outcome {
   double held = 0;                 // bytes held over those of the whole context's pages, mean
   double kept = 0;                 // tokens kept over tokens, mean over lists and contexts
   double answer_tokens = 0;        // of the answers given, mean
+  uint64_t asked = 0;              // a hash of the contexts and questions: what may be paired
+  bool reached = true;             // a gate's threshold holds the budget; else it held more or less
   std::optional<double> threshold = {};  // of a gate
 };
 
@@ -72,6 +75,8 @@ struct ComparisonHooks {
   std::function<void(const std::string& what, int done, int all)> progress;
 };
 
+// What an outcome of a policy depends on besides its key's other parts.
+uint64_t identity_of(const ComparisonOptions& options, const PolicyPlan& policy);
 Status compare(const ComparisonOptions& options, const ComparisonHooks& hooks);
 
 }  // namespace coppice::eviction

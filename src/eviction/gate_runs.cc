@@ -12,9 +12,13 @@ namespace coppice::eviction {
 namespace {
 
 // A threshold for each budget, within one part in a hundred of it.
-constexpr double kWidest = 64;  // |threshold|: of logits, and of norms of keys
-constexpr int kTries = 18;
+constexpr double kWidest = 1024;  // |threshold|: of logits, and of norms of keys
+constexpr int kTries = 24;
 constexpr double kCloseEnough = 0.01;
+// Off by more than that, the budget was not reached: a gate that drops all it can may hold more.
+constexpr double kReached = 0.05;
+// Contexts of each task that a threshold is found on.
+constexpr int kApart = 3;
 
 // One gate, in the tree where it is served, else in a pass over the whole prompt.
 class GateRun {
@@ -26,6 +30,10 @@ class GateRun {
  private:
   struct Held {
     double held = 0, kept = 0;  // shares
+  };
+  struct Found {
+    double threshold = 0;
+    bool reached = false;  // with it the budget is held
   };
   bool is_global() const {
     const model::GateHeader* header = model_->parts().gate->header();
@@ -39,7 +47,7 @@ class GateRun {
   Expected<Held> read(const Sample& sample, double threshold);
   Status judge(const Sample& sample, Tally& tally);
   Status prepare(const std::vector<Sample>& samples);
-  Expected<double> threshold_for(double budget);
+  Expected<Found> threshold_for(double budget);
   Status run_task(const Task& task, uint64_t seed);
 
   const ComparisonOptions& options_;
@@ -49,14 +57,14 @@ class GateRun {
   std::unique_ptr<ServedContext> served_;  // of a served kind
   std::unique_ptr<KeptContext> prompt_;    // of a global gate, for the samples in hand
   std::vector<Sample> apart_;              // what thresholds are found on
-  std::map<double, double> thresholds_;    // by budget
+  std::map<double, Found> thresholds_;     // by budget
 };
 
 Status GateRun::run() {
   std::vector<std::pair<Task, uint64_t>> left;
-  for (int seed = 1; seed <= options_.seeds; ++seed) {
+  for (int i = 0; i < options_.seeds; ++i) {
     for (const Task& task : options_.tasks) {
-      const auto number = static_cast<uint64_t>(seed);
+      const uint64_t number = options_.first_seed + static_cast<uint64_t>(i);
       if (!missing(options_, hooks_, policy_, task, number).empty())
         left.emplace_back(task, number);
     }
@@ -73,7 +81,7 @@ Status GateRun::run() {
         std::make_unique<ServedContext>(*parts.model, *parts.gate, *parts.cache, model_->limits());
   }
   for (const Task& task : options_.tasks) {
-    TRY(auto samples, model_->samples(task, kApartSeed, 1, 1));
+    TRY(auto samples, model_->samples(task, kApartSeed, kApart, 1));
     for (Sample& sample : samples) apart_.push_back(std::move(sample));
   }
   for (size_t i = 0; i < left.size(); ++i) {
@@ -95,9 +103,16 @@ Expected<GateRun::Held> GateRun::read(const Sample& sample, double threshold) {
   TRY_STATUS(check_give_up(hooks_));
   engine::Parts& parts = model_->parts();
   if (prompt_ != nullptr) {
+    const auto tokens = static_cast<int64_t>(sample.context.size());
+    if (tokens > model_->limits().max_rows) {
+      return fail(ErrorCode::kInvalidArgument,
+                  policy_.name + ": a global gate reads a whole context in one step, and one has " +
+                      std::to_string(tokens) + " tokens; --max-rows is " +
+                      std::to_string(model_->limits().max_rows));
+    }
     const KeepMask kept = prompt_->read_gated(sample.context, *parts.gate, rule(threshold));
     KeepMask seen = kept;  // what a row after the context sees of the last tokens is held too
-    const int32_t window = rule(threshold).window;
+    const int32_t window = rule(threshold).window - 1;
     for (int32_t list = 0; list < seen.lists; ++list) {
       const auto flags = seen.list(list);
       std::fill(flags.end() - std::min(window, seen.tokens), flags.end(), uint8_t{1});
@@ -136,8 +151,10 @@ Status GateRun::judge(const Sample& sample, Tally& tally) {
 }
 
 // The higher, the less is held: between two thresholds, the middle again and again.
-Expected<double> GateRun::threshold_for(double budget) {
-  if (const auto known = thresholds_.find(budget); known != thresholds_.end()) return known->second;
+Expected<GateRun::Found> GateRun::threshold_for(double budget) {
+  if (const auto known = thresholds_.find(budget); known != thresholds_.end()) {
+    return known->second;
+  }
   TRY_STATUS(prepare(apart_));
   double low = -kWidest, high = kWidest, best = high, least = 1e9;
   for (int i = 0; i < kTries && least > kCloseEnough * budget; ++i) {
@@ -153,23 +170,25 @@ Expected<double> GateRun::threshold_for(double budget) {
     }
     (held > budget ? low : high) = middle;
   }
-  thresholds_[budget] = best;
-  return best;
+  const Found found{best, least <= kReached * budget};
+  thresholds_[budget] = found;
+  return found;
 }
 
 Status GateRun::run_task(const Task& task, uint64_t seed) {
   TRY(const auto samples, model_->samples(task, seed, options_.samples, options_.per_context));
   for (const OutcomeKey& key : missing(options_, hooks_, policy_, task, seed)) {
-    TRY(const double threshold, threshold_for(key.budget));
+    TRY(const Found found, threshold_for(key.budget));
     TRY_STATUS(prepare(samples));
-    Tally tally;
+    Tally tally(samples);
     for (const Sample& sample : samples) {
-      TRY(const Held held, read(sample, threshold));
+      TRY(const Held held, read(sample, found.threshold));
       tally.add(held.held, held.kept);
       TRY_STATUS(judge(sample, tally));
     }
     Outcome outcome = tally.finish(key);
-    outcome.threshold = threshold;
+    outcome.threshold = found.threshold;
+    outcome.reached = found.reached;
     TRY_STATUS(hooks_.outcome(outcome));
   }
   return {};

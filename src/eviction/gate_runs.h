@@ -12,12 +12,13 @@
 
 namespace coppice::eviction {
 
-// Of contexts that tune a policy; those that judge have the seeds 1, 2, ...
-inline constexpr uint64_t kApartSeed = 1000003;
+// Of contexts that tune a policy: no seed that a command line names.
+inline constexpr uint64_t kApartSeed = 0x5eed0000a9a27;
 
 // What one policy made of the contexts of a task.
 class Tally {
  public:
+  explicit Tally(const std::vector<Sample>& samples);
   void add(const Sample& sample, const std::vector<std::vector<int32_t>>& answers,
            const LoadedModel& model);
   void add_nats(double nats) { outcome_.nats.push_back(nats); }

@@ -88,11 +88,29 @@ KeepMask keep_lists(std::span<const int32_t> order, int32_t tokens, const Budget
   KeepMask mask = protected_only(lists, tokens, budget.protection);
   int64_t pages = mask.pages(budget.page_slots);
   const int64_t whole = divide_up(tokens, budget.page_slots);
-  for (const int32_t list : order) {
-    const int64_t more = whole - divide_up(mask.kept(list), budget.page_slots);
+  size_t filled = 0;
+  for (; filled < order.size(); ++filled) {
+    const int64_t more = whole - divide_up(mask.kept(order[filled]), budget.page_slots);
     if (pages + more > budget.pages) break;
-    std::ranges::fill(mask.list(list), uint8_t{1});
+    std::ranges::fill(mask.list(order[filled]), uint8_t{1});
     pages += more;
+  }
+  // Page by page in turn, from the latest token that is not there yet.
+  for (bool any = true; any && pages < budget.pages;) {
+    any = false;
+    for (size_t i = filled; i < order.size() && pages < budget.pages; ++i) {
+      const auto flags = mask.list(order[i]);
+      const int64_t before = divide_up(mask.kept(order[i]), budget.page_slots);
+      const int64_t room = (before + 1) * budget.page_slots - mask.kept(order[i]);
+      int64_t added = 0;
+      for (int32_t t = tokens - 1; t >= 0 && added < room; --t) {
+        if (flags[t] != 0) continue;
+        flags[t] = 1;
+        ++added;
+      }
+      any |= added > 0;
+      pages += divide_up(mask.kept(order[i]), budget.page_slots) - before;
+    }
   }
   return mask;
 }

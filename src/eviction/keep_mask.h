@@ -53,7 +53,8 @@ Budget make_budget(double share, int32_t lists, int32_t tokens, int32_t page_slo
 // of all lists compete. Whole pages are filled. Of equal scores the later token goes first.
 KeepMask keep_best(std::span<const float> scores, int32_t lists, int32_t tokens,
                    const Budget& budget, bool even);
-// Whole lists in this order as long as the budget has room; of the others what is protected.
+// Whole lists in this order as long as the budget has room; of the others what is protected, and as
+// much more of the recent past as fills the budget.
 KeepMask keep_lists(std::span<const int32_t> order, int32_t tokens, const Budget& budget);
 // The first tokens and as many of the last as the budget has room for.
 KeepMask keep_recent(int32_t lists, int32_t tokens, const Budget& budget, bool sinks);

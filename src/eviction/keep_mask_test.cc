@@ -98,13 +98,20 @@ TEST(KeepMask, OfEqualScoresTheLaterTokenIsKept) {
 TEST(KeepMask, WholeListsAreKeptInTheirOrder) {
   const std::vector<int32_t> order{2, 0, 3, 1};
   const Budget budget = make_budget(0.6, 4, 160, 16, {.sinks = 4, .window = 12});
-  // 24 pages; every list takes 1, a whole one 9 more: two fit.
+  // 24 pages; every list takes 1, a whole one 9 more: two fit, and one more page for either other.
   const KeepMask mask = keep_lists(order, 160, budget);
   EXPECT_EQ(mask.kept(2), 160);
   EXPECT_EQ(mask.kept(0), 160);
-  EXPECT_EQ(mask.kept(3), 16);
-  EXPECT_EQ(mask.kept(1), 16);
-  EXPECT_LE(mask.pages(16), budget.pages);
+  for (const int32_t list : {3, 1}) {
+    EXPECT_EQ(mask.kept(list), 32);
+    EXPECT_EQ(mask.list(list)[3], 1);
+    EXPECT_EQ(mask.list(list)[4], 0);
+    EXPECT_EQ(mask.list(list)[131], 0);
+    EXPECT_EQ(mask.list(list)[132], 1);
+  }
+  EXPECT_EQ(mask.pages(16), budget.pages);
+  const Budget all = make_budget(1.0, 4, 160, 16, {.sinks = 4, .window = 12});
+  EXPECT_EQ(keep_lists(order, 160, all).kept_share(), 1.0);
 }
 
 TEST(KeepMask, TheMostRecentFillTheBudget) {

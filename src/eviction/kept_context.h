@@ -64,7 +64,8 @@ class KeptContext {
 
   void keep(const KeepMask& mask);
   // Instead of read and keep: reads a context in one step under a gate that the model was loaded
-  // with, and keeps what that decides; questions also see the last `window` tokens that it dropped.
+  // with, and keeps what that decides; questions also see what it dropped of the last window - 1
+  // tokens, as the first row after the context does.
   // Returns what it kept without those. Nothing is logged, and nothing can be read beyond.
   KeepMask read_gated(std::span<const int32_t> tokens, model::Gate& gate,
                       const ops::GateRule& rule);

@@ -94,11 +94,11 @@ TEST_P(Gated, OnePassAndTheTreeAnswerAsThePlainLoops) {
   const KeepMask mask = context->read_gated(tokens, *model.parts().gate, rule);
   EXPECT_GT(mask.kept_share(), 0.05);
   EXPECT_LT(mask.kept_share(), 0.6);
-  // After the context a row goes on seeing what the last one of the context saw.
+  // After the context a row goes on seeing what the first one there sees.
   const double passed = model.naive_nats(
       tokens, following, [&](int32_t layer, size_t head, size_t query, size_t key) {
         const int32_t list = layer * heads + static_cast<int32_t>(head);
-        const size_t last = std::min(query, tokens.size() - 1);
+        const size_t last = std::min(query, tokens.size());
         if (query >= tokens.size() && key >= tokens.size()) return key <= query;
         return TestModel::gated_sees(mask, rule, list, last, key);
       });
@@ -161,7 +161,7 @@ TEST(GlobalGate, DecidesByTheWholePrompt) {
   model.naive_nats(
       tokens, following,
       [&](int32_t layer, size_t head, size_t query, size_t key) {
-        const size_t last = std::min(query, tokens.size() - 1);
+        const size_t last = std::min(query, tokens.size());
         if (query >= tokens.size() && key >= tokens.size()) return key <= query;
         return TestModel::gated_sees(mask, rule, layer * kv + static_cast<int32_t>(head), last,
                                      key);

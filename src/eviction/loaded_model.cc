@@ -78,16 +78,27 @@ Expected<std::vector<Sample>> LoadedModel::samples(const Task& task, uint64_t se
       sample.answers.push_back(ask.answer);
     }
     asked += static_cast<int>(drawn.asks.size());
-    const int64_t longest = std::ssize(sample.context) + std::ssize(sample.following);
-    if (2 * longest >= loaded_.limits.ctx) {
-      return fail(ErrorCode::kInvalidArgument, "--length: " + task.name() + " has contexts of " +
-                                                   std::to_string(longest) + " tokens; --ctx " +
-                                                   std::to_string(loaded_.limits.ctx) +
-                                                   " must hold one and its replay");
-    }
+    TRY_STATUS(check(task, sample));
     out.push_back(std::move(sample));
   }
   return out;
+}
+
+Status LoadedModel::check(const Task& task, const Sample& sample) const {
+  int64_t after = std::ssize(sample.following);
+  for (const Question& question : sample.questions) {
+    const int64_t asked = std::ssize(question.tokens);
+    after = std::max(after, asked + question.most);
+    if (asked <= limits_.max_rows) continue;
+    return fail(ErrorCode::kInvalidArgument,
+                "--max-rows: " + task.name() + " has questions of " + std::to_string(asked) +
+                    " tokens, which are read in one step of " + std::to_string(limits_.max_rows));
+  }
+  const int64_t longest = std::ssize(sample.context) + after;
+  if (longest <= ctx()) return {};
+  return fail(ErrorCode::kInvalidArgument,
+              "--length: " + task.name() + " takes " + std::to_string(longest) +
+                  " tokens with a question and its answer; --ctx is " + std::to_string(ctx()));
 }
 
 Expected<std::unique_ptr<KeptContext>> LoadedModel::context_for(

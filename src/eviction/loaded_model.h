@@ -1,7 +1,8 @@
 // What:    a model with what a comparison runs it on, and the tasks' contexts in its tokens.
 // Owns:    the engine's parts; nothing of it runs but what its caller calls.
 // Threads: one calling thread.
-// Fails:   open: as the engine's loader. samples: kInvalidArgument for a context that is too long.
+// Fails:   open: as the engine's loader. samples: kInvalidArgument for a context or a question that
+//          is too long.
 #pragma once
 
 #include <memory>
@@ -42,11 +43,13 @@ class LoadedModel {
   // What separates a context from its replay.
   std::vector<int32_t> marker() const { return loaded_.parts.tokenizer->encode("\n", false); }
 
+  int64_t ctx() const { return loaded_.limits.ctx; }
   engine::Parts& parts() { return loaded_.parts; }
   const model::ModelOptions& limits() const { return limits_; }
 
  private:
   LoadedModel() = default;
+  Status check(const Task& task, const Sample& sample) const;
   engine::Loaded loaded_;
   std::shared_ptr<QueryLog> log_;
   model::ModelOptions limits_;

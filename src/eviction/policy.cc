@@ -43,7 +43,8 @@ std::string served_spec(const std::string& name, const Protection& protection) {
 std::string policy_names() {
   std::string names = "full, window, streaming, static-heads, random, key-norm";
   for (const ScoredPolicy& policy : kScored) names += ", " + std::string(policy.name);
-  return names + ", the last seven also with +heads, [NAME=]FILE of a gate";
+  return names +
+         "; h2o, tova, snapkv, keydiff and expected also with +heads; [NAME=]FILE of a gate";
 }
 
 Expected<PolicyPlan> find_policy(const std::string& text, const Protection& protection) {
@@ -67,7 +68,7 @@ Expected<PolicyPlan> find_policy(const std::string& text, const Protection& prot
   const bool heads = text.ends_with(kHeads);
   const std::string name = heads ? text.substr(0, text.size() - kHeads.size()) : text;
   const auto scored = std::ranges::find(kScored, name, &ScoredPolicy::name);
-  if (scored != kScored.end()) {
+  if (scored != kScored.end() && !(heads && scored->pooled)) {
     plan.kind = Kind::kScored;
     plan.scored = &*scored;
     plan.pooled = scored->pooled || heads;
@@ -75,7 +76,10 @@ Expected<PolicyPlan> find_policy(const std::string& text, const Protection& prot
   }
   const size_t equals = text.find('=');
   const std::string file = equals == std::string::npos ? text : text.substr(equals + 1);
-  if (std::filesystem::is_regular_file(file)) {
+  std::error_code error;
+  const std::string given = text.substr(0, equals == std::string::npos ? 0 : equals);
+  const bool taken = given == "full" || std::ranges::count(kScored, given, &ScoredPolicy::name) > 0;
+  if (!taken && std::filesystem::is_regular_file(file, error)) {
     plan.kind = Kind::kGate;
     plan.gate = file;
     plan.name = equals == std::string::npos ? std::filesystem::path(file).stem().string()

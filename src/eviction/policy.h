@@ -29,8 +29,8 @@ enum class Sight {
 struct ScoredPolicy {
   std::string_view name;
   Sight sight;
-  bool pooled;                           // the lists compete for one budget in the paper itself
-  Scores (*scores)(const ContextView&);  // null: kept by place alone
+  bool pooled;  // the lists compete for one budget in the paper itself
+  Scores (*scores)(const ContextView&);
 };
 
 // How a policy of the command line is run.

@@ -73,6 +73,12 @@ void PromptPass::run(model::Model& model, model::Gate& gate, const ops::GateRule
                  .gate = &gate,
                  .gated = &gated});
   mask_ = KeepMask(static_cast<int32_t>(lists_.size()), rows, 0);
+  first_seen_.clear();
+  for (const ops::GateList& list : lists_) {
+    int32_t first = list.visible;
+    while (first < list.dropped_end && rows - list.positions[first] >= rule.window) ++first;
+    first_seen_.push_back(first);
+  }
   for (size_t i = 0; i < keep.size(); ++i) mask_.keep[i] = keep[i] != ops::kDroppedByte ? 1 : 0;
 }
 

@@ -25,11 +25,11 @@ class PromptPass {
 
   const KeepMask& mask() const { return mask_; }  // what was kept
   // Of a list: its kept tokens' pages in order, then dropped ones' of which slots [first, last)
-  // hold what a row after the context would still see.
+  // hold what the first row after the context still sees.
   std::span<const ops::PageId> kept_pages(int32_t list) const { return row_of(kept_, list); }
   std::span<const ops::PageId> dropped_pages(int32_t list) const { return row_of(dropped_, list); }
   int32_t kept(int32_t list) const { return lists_[static_cast<size_t>(list)].kept_end; }
-  int32_t first_seen(int32_t list) const { return lists_[static_cast<size_t>(list)].visible; }
+  int32_t first_seen(int32_t list) const { return first_seen_[static_cast<size_t>(list)]; }
   int32_t last_seen(int32_t list) const { return lists_[static_cast<size_t>(list)].dropped_end; }
 
  private:
@@ -40,6 +40,7 @@ class PromptPass {
   size_t each_;                                      // pages of a list
   std::vector<ops::PageId> stock_, kept_, dropped_;  // [lists][each]
   std::vector<ops::GateList> lists_;
+  std::vector<int32_t> first_seen_;  // [lists]
   KeepMask mask_;
 };
 

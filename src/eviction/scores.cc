@@ -178,17 +178,18 @@ struct QueryStatistics {
   std::vector<float> covariance;  // [D][D]
 };
 
-QueryStatistics query_statistics(const ContextView& view, int32_t list, int32_t g,
+// first: the tokens before are left out.
+QueryStatistics query_statistics(const ContextView& view, int32_t list, int32_t g, int32_t first,
                                  const Pairs& rotation) {
-  const int32_t dim = view.dim(), half = dim / 2, tokens = view.tokens();
+  const int32_t dim = view.dim(), half = dim / 2, tokens = view.tokens() - first;
   const auto width = static_cast<size_t>(dim);
   std::vector<double> turned(static_cast<size_t>(tokens) * width);
   std::vector<double> mean(width);
   for (int32_t t = 0; t < tokens; ++t) {
-    const float* q = view.query(list, g, t);
+    const float* q = view.query(list, g, first + t);
     double* const to = turned.data() + static_cast<size_t>(t) * width;
     for (int32_t i = 0; i < half; ++i) {
-      const double angle = double{view.inverse_frequencies()[static_cast<size_t>(i)]} * t;
+      const double angle = double{view.inverse_frequencies()[static_cast<size_t>(i)]} * (first + t);
       const auto x = std::complex<double>(q[i], q[half + i]) * std::polar(1.0, -angle) *
                      rotation[static_cast<size_t>(i)];
       to[i] = x.real();
@@ -215,6 +216,8 @@ QueryStatistics query_statistics(const ContextView& view, int32_t list, int32_t 
 
 Scores expected_attention_scores(const ContextView& view) {
   constexpr int32_t kAhead = 512;
+  // The first tokens gather attention whatever is asked; they are kept, and not counted with.
+  const int32_t first = std::min(4, view.tokens() - 1);
   Scores scores = zeros(view);
   const int32_t dim = view.dim(), tokens = view.tokens();
   const Pairs rotation = mean_rotation(view.inverse_frequencies(), tokens, kAhead);
@@ -222,8 +225,8 @@ Scores expected_attention_scores(const ContextView& view) {
   std::vector<float> logits(static_cast<size_t>(tokens));
   for (int32_t list = 0; list < view.lists(); ++list) {
     for (int32_t g = 0; g < view.group(); ++g) {
-      const QueryStatistics statistics = query_statistics(view, list, g, rotation);
-      for (int32_t t = 0; t < tokens; ++t) {
+      const QueryStatistics statistics = query_statistics(view, list, g, first, rotation);
+      for (int32_t t = first; t < tokens; ++t) {
         const float* key = view.key(list, t);
         float spread = 0;
         for (int32_t d = 0; d < dim; ++d) {
@@ -232,15 +235,19 @@ Scores expected_attention_scores(const ContextView& view) {
         logits[static_cast<size_t>(t)] =
             dot(statistics.mean.data(), key, dim) * scale + spread * scale * scale / 2;
       }
-      softmax(logits.data(), tokens);
-      for (int32_t t = 0; t < tokens; ++t) {
+      softmax(logits.data() + first, tokens - first);
+      for (int32_t t = first; t < tokens; ++t) {
         scores[index(view, list, t)] += logits[static_cast<size_t>(t)];
       }
     }
-    for (int32_t t = 0; t < tokens; ++t) {
+    float most = 0;
+    for (int32_t t = first; t < tokens; ++t) {
       const float* value = view.value(list, t);
-      scores[index(view, list, t)] *= std::sqrt(dot(value, value, dim));
+      float& score = scores[index(view, list, t)];
+      score *= std::sqrt(dot(value, value, dim));
+      most = std::max(most, score);
     }
+    for (int32_t t = 0; t < first; ++t) scores[index(view, list, t)] = most;
   }
   return scores;
 }

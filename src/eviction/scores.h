@@ -54,14 +54,16 @@ Scores h2o_scores(const ContextView& view);
 // What the last row pays, over all heads of the layer. arXiv 2401.06104.
 Scores tova_scores(const ContextView& view);
 // What rows [begin, end) pay on average, smoothed over 5 neighbours. arXiv 2404.14469: the last 32
-// of the context, or, with the question in sight, the question's.
+// of the context, or, with the question in sight, the question's. (There the 32 are kept besides;
+// here every policy has the same protection.)
 Scores snapkv_scores(const ContextView& view, int32_t begin, int32_t end);
 // How unlike the mean direction of the keys a key is. arXiv 2504.15364.
 Scores keydiff_scores(const ContextView& view);
 // What a query drawn like the context's would pay to it over the next 512 positions, by the length
-// of its value. arXiv 2510.00636.
+// of its value; the first 4 tokens are apart and come first. arXiv 2510.00636.
 Scores expected_attention_scores(const ContextView& view);
-// The most that any row beyond the context pays, where that repeats the context. arXiv 2505.23416.
+// The most that any row beyond the context pays, where that repeats the context. arXiv 2505.23416,
+// in one piece: the rows stand at positions up to twice the context's.
 Scores kvzip_scores(const ContextView& view);
 
 // What attention reaches far: the mean over rows of what a list's heads pay to keys beyond the last

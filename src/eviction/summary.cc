@@ -1,7 +1,6 @@
 #include "eviction/summary.h"
 
 #include <algorithm>
-#include <map>
 #include <utility>
 
 #include "eval/storefront.h"
@@ -23,6 +22,14 @@ const Outcome* find(const std::vector<Outcome>& outcomes, const std::string& pol
 }
 
 int64_t ones(const std::string& right) { return std::count(right.begin(), right.end(), '1'); }
+
+bool same_shape(const Outcome& a, const Outcome& b) {
+  if (a.right.size() != b.right.size()) return false;
+  for (size_t i = 0; i < a.right.size(); ++i) {
+    if (a.right[i].size() != b.right[i].size()) return false;
+  }
+  return true;
+}
 
 // A context of which both the policy and the whole answered the same questions.
 struct Pair {
@@ -83,7 +90,8 @@ Line line_of(const std::vector<Outcome>& outcomes, const std::string& policy, do
   PairsByTask pairs;
   bool paired = true;
   double nats = 0;
-  int64_t predicted = 0, runs = 0;
+  double chain_held = 0;
+  int64_t predicted = 0, runs = 0, chains = 0;
   for (const Task& task : tasks) {
     int64_t asked = 0, exact = 0;
     std::vector<Pair> of_task;
@@ -92,13 +100,19 @@ Line line_of(const std::vector<Outcome>& outcomes, const std::string& policy, do
       if (key.policy != policy || key.budget != budget || !(key.task == task)) continue;
       for (const double x : outcome.nats) nats += x;
       predicted += std::ssize(outcome.nats);
-      if (outcome.right.empty()) continue;
+      if (outcome.right.empty()) {
+        chain_held += outcome.held;
+        ++chains;
+        continue;
+      }
+      line.reached = line.reached && outcome.reached;
       line.held += outcome.held;
       line.kept += outcome.kept;
       line.answer_tokens += outcome.answer_tokens;
       ++runs;
       const Outcome* full = find(outcomes, "full", 1, task, key.seed);
-      if (full == nullptr || full->right.size() != outcome.right.size()) paired = false;
+      paired =
+          paired && full != nullptr && full->asked == outcome.asked && same_shape(*full, outcome);
       for (size_t i = 0; i < outcome.right.size(); ++i) {
         asked += std::ssize(outcome.right[i]);
         exact += ones(outcome.right[i]);
@@ -116,6 +130,7 @@ Line line_of(const std::vector<Outcome>& outcomes, const std::string& policy, do
   line.held /= n;
   line.kept /= n;
   line.answer_tokens /= n;
+  if (chains > 0) line.chain_held = chain_held / static_cast<double>(chains);
   if (predicted > 0) line.nats = nats / static_cast<double>(predicted);
   if (paired && !pairs.empty() && policy != "full") line.loss = loss_of(pairs);
   return line;

@@ -22,6 +22,7 @@ struct Line {
   int64_t asked = 0;
   double exact = 0;  // share of questions answered exactly
   double held = 0, kept = 0, answer_tokens = 0;
+  bool reached = true;  // the budget, by every gate's threshold
   // Against "full" on the same questions; empty where that was not run. Points lost, with the 95 %
   // interval of a bootstrap that draws whole contexts (2,000 times) within every task.
   struct Loss {
@@ -29,7 +30,8 @@ struct Line {
     int64_t broken = 0, mended = 0;  // answers that were right and are wrong, and the reverse
   };
   std::optional<Loss> loss = {};
-  std::optional<double> nats = {};  // markov: a token's -log p
+  std::optional<double> nats = {};  // markov: a token's -log p, ...
+  double chain_held = 0;            // ... and what was held there
 };
 
 // Those of `tasks` (all where empty) in the order in which policies and budgets first come.
