@@ -108,6 +108,7 @@ ordered_json line_of(const Flags& flags, GateBench& bench) {
   if (flags.held) {
     json["held_shared"] = flags.shape.held_shared;
     json["held_own"] = flags.shape.held_own;
+    json["held_generate"] = flags.shape.held_generate;
     json["held_at_once_off"] = off.at_once;
     json["held_at_once_gated"] = gated.at_once;
     json["held_at_once_ratio"] = over(gated.at_once, off.at_once);
@@ -143,6 +144,9 @@ Status run(const Flags& flags) {
     TRY(random, RandomGate::make(options.model, flags.random_gate));
     options.gate = random->path();
     options.gate_force = true;
+  }
+  if (flags.shape.held_generate >= flags.shape.held_own) {
+    return fail(ErrorCode::kInvalidArgument, "--held-generate must be less than --held-own");
   }
   if (options.gate.empty()) {
     return fail(ErrorCode::kInvalidArgument,
@@ -196,7 +200,9 @@ void add_bench_gate(CLI::App& bench, std::function<int()>* run_command) {
   add("--users", shape.users, 1, "users at once");
   add("--generate", shape.generate, 1, "tokens of each answer");
   add("--held-shared", shape.held_shared, 1, "requests held at once: tokens that they share");
-  add("--held-own", shape.held_own, 257, "and tokens of their own, 256 of them generated");
+  add("--held-own", shape.held_own, 2, "and tokens of their own, ...");
+  add("--held-generate", shape.held_generate, 1,
+      "... of which generated: long enough that all that fit are at work together");
   add("--held-users", shape.held_users, 1, "how many the budget holds without the gate");
   app->add_flag("!--no-held", flags->held, "do not count requests held at once")->group(group);
   app->add_option("--random-gate", flags->random_gate,

@@ -33,10 +33,10 @@ using storefront::CaseOptions;
 struct EvalFlags {
   ModelFlags model;
   std::vector<std::string> tasks{"storefront"};
-  std::vector<int> facts{16};     // storefront
-  std::vector<int> lengths{512};  // families
-  std::string haystack;           // families; empty: each its own
-  int hops = 2;                   // variables
+  std::vector<int> facts{16};          // storefront
+  std::vector<int> lengths{512};       // families
+  std::vector<std::string> haystacks;  // families; empty: each its own
+  int hops = 2;                        // variables
   int samples = 500;
   int per_shop = 32;
   std::string write_batch;
@@ -119,29 +119,45 @@ Expected<ordered_json> storefront_task(Engine& engine, const EvalFlags& flags, i
                       {"by_type", std::move(by_type)}};
 }
 
-// A family as --tasks names it; one that has one haystack only keeps it.
-Expected<families::CaseOptions> family_options(const EvalFlags& flags, families::Family family,
-                                               int length) {
-  families::CaseOptions options;
-  options.seed = task_seed(flags);
-  options.family = family;
-  options.samples = flags.samples;
-  options.per_context = flags.per_shop;
-  options.task.tokens = length;
-  options.task.hops = flags.hops;
-  const families::FamilyInfo& info = families::info(family);
-  if (!flags.haystack.empty()) {
-    const auto level = families::haystack_named(flags.haystack);
+// Where a family's facts stand: the levels of --haystack; nothing: its own. One that has one only
+// keeps it.
+Expected<std::vector<std::optional<families::Haystack>>> levels_of(
+    const EvalFlags& flags, const families::FamilyInfo& info) {
+  std::vector<std::optional<families::Haystack>> levels;
+  for (const std::string& name : flags.haystacks) {
+    const auto level = families::haystack_named(name);
     if (!level) {
-      return fail(ErrorCode::kInvalidArgument, "--haystack: no " + flags.haystack + " (h0 to h3)");
+      return fail(ErrorCode::kInvalidArgument, "--haystack: no " + name + " (h0 to h3)");
     }
-    if (!info.fixed_haystack && !families::has_level(info, *level)) {
+    if (info.fixed_haystack) continue;
+    if (!families::has_level(info, *level)) {
       return fail(ErrorCode::kInvalidArgument,
-                  "--haystack " + flags.haystack + ": " + std::string(info.name) + " has none");
+                  "--haystack " + name + ": " + std::string(info.name) + " has none");
     }
-    if (!info.fixed_haystack) options.task.haystack = level;
+    levels.push_back(level);
   }
-  return options;
+  if (levels.empty()) levels.push_back(std::nullopt);
+  return levels;
+}
+
+// A family at every length and level.
+Expected<std::vector<families::CaseOptions>> family_options(const EvalFlags& flags,
+                                                            families::Family family) {
+  TRY(const auto levels, levels_of(flags, families::info(family)));
+  std::vector<families::CaseOptions> all;
+  for (const int length : flags.lengths) {
+    for (const std::optional<families::Haystack>& level : levels) {
+      families::CaseOptions& options = all.emplace_back();
+      options.seed = task_seed(flags);
+      options.family = family;
+      options.samples = flags.samples;
+      options.per_context = flags.per_shop;
+      options.task.tokens = length;
+      options.task.hops = flags.hops;
+      options.task.haystack = level;
+    }
+  }
+  return all;
 }
 
 Expected<ordered_json> family_task(Engine& engine, const families::CaseOptions& options) {
@@ -229,10 +245,8 @@ Status write_batch(const EvalFlags& flags, const Tasks& tasks) {
       }
       continue;
     }
-    for (const int length : flags.lengths) {
-      TRY(const auto options, family_options(flags, *task, length));
-      write(families::cases(options));
-    }
+    TRY(const auto all, family_options(flags, *task));
+    for (const families::CaseOptions& options : all) write(families::cases(options));
   }
   if (flags.write_batch != "-") return write_file(flags.write_batch, lines);
   std::fwrite(lines.data(), 1, lines.size(), stdout);  // judged at the end of every command
@@ -253,16 +267,16 @@ Status compare(const EvalFlags& flags, const Tasks& tasks, const EngineOptions& 
                               .samples = flags.samples,
                               .per_context = flags.per_shop,
                               .json = flags.model.json};
-  for (const int length : flags.lengths) {
-    for (const std::optional<families::Family>& task : tasks) {
-      if (!task) {
-        return fail(ErrorCode::kInvalidArgument,
-                    "--tasks: policies are compared on families; system-prompt is a storefront");
-      }
-      TRY(const auto options, family_options(flags, *task, length));
-      const families::Haystack own = families::info(*task).haystack;
+  for (const std::optional<families::Family>& task : tasks) {
+    if (!task) {
+      return fail(ErrorCode::kInvalidArgument,
+                  "--tasks: policies are compared on families; system-prompt is a storefront");
+    }
+    TRY(const auto all, family_options(flags, *task));
+    const families::Haystack own = families::info(*task).haystack;
+    for (const families::CaseOptions& options : all) {
       comparison.tasks.push_back(
-          {*task, options.task.haystack.value_or(own), length, options.task.hops});
+          {*task, options.task.haystack.value_or(own), options.task.tokens, options.task.hops});
     }
   }
   return compare_policies(flags.policies, comparison);
@@ -288,8 +302,9 @@ Status evaluate(const EvalFlags& flags) {
       TRY(const ordered_json line, storefront_task(*engine, flags, facts));
       show(line);
     }
-    for (const int length : task ? flags.lengths : std::vector<int>()) {
-      TRY(const auto asked, family_options(flags, *task, length));
+    if (!task) continue;
+    TRY(const auto all, family_options(flags, *task));
+    for (const families::CaseOptions& asked : all) {
       TRY(const ordered_json line, family_task(*engine, asked));
       show(line);
     }
@@ -322,10 +337,11 @@ void add_eval(CLI::App& app, std::function<int()>* run) {
       ->group(group);
   command
       ->add_option(
-          "--haystack", flags->haystack,
+          "--haystack", flags->haystacks,
           "what stands between a family's facts: h0 other words, h1 another form, h2 facts "
           "alike, h3 nothing (default: each family's own)")
-      ->type_name("LEVEL")
+      ->type_name("LIST")
+      ->delimiter(',')
       ->group(group);
   add_whole(*command, "--hops", flags->hops, Bounds<int>{1, families::kMaxHops},
             "links of variables (default 2)")

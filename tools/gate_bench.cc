@@ -10,8 +10,6 @@ using Job = EngineBench::Job;
 
 // Slots of a page, at most: what a list may have begun and not filled.
 constexpr int64_t kPageTokens = 16;
-// Of the requests that are counted: long enough that all that fit are at work together.
-constexpr int32_t kAnswer = 256;
 
 std::vector<TokenId> joined(const std::vector<TokenId>& a, const std::vector<TokenId>& b) {
   std::vector<TokenId> out = a;
@@ -96,9 +94,9 @@ Status GateBench::count(const GateShape& shape, KvTier tier, int64_t budget, Tie
   const int64_t many = shape.held_users * 8;
   std::vector<Job> jobs;
   for (int64_t i = 0; i < many; ++i) {
-    jobs.push_back({joined(shared, bench_->random_tokens(shape.held_own - kAnswer)),
+    jobs.push_back({joined(shared, bench_->random_tokens(shape.held_own - shape.held_generate)),
                     {},
-                    kAnswer,
+                    static_cast<int32_t>(shape.held_generate),
                     tier,
                     {shape.held_shared}});
   }

@@ -18,6 +18,7 @@ struct GateShape {
   int64_t users = 32;                          // at once
   int64_t generate = 16;                       // tokens of every answer
   int64_t held_shared = 2048, held_own = 512;  // of the requests that are counted ...
+  int64_t held_generate = 64;                  // of their own, the last so many are generated, ...
   int64_t held_users = 8;                      // in a budget that holds so many without the gate
 };
 
