@@ -270,6 +270,44 @@ TEST_F(Cli, BenchPaperWritesPageDataAndCharts) {
   }
 }
 
+TEST_F(Cli, BenchGateHoldsATierAgainstOff) {
+  const std::string shape =
+      "bench gate --shared 256 --own 32 --users 4 --generate 4 -r 2 --held-shared 128 "
+      "--held-own 64 --held-generate 16 --held-users 2 --json";
+  const Outcome run = coppice(shape + " --gate policy:random,keep=0.25,window=8" + kTiny);
+  ASSERT_EQ(run.code, 0) << run.err;
+  const json line = run.lines().front();
+  EXPECT_EQ(line["rounds"], 2);
+  EXPECT_EQ(line["tier"], "normal");
+  // A quarter of the tokens, in whole pages, with an overlay.
+  const double off = line["prefix_bytes_off"], gated = line["prefix_bytes_gated"];
+  EXPECT_GT(off / gated, 1.8);
+  EXPECT_LT(off / gated, 4);
+  EXPECT_DOUBLE_EQ(line["prefix_bytes_ratio"], off / gated);
+  EXPECT_GT(line["bytes_gated"].get<double>(), gated);
+  EXPECT_EQ(line["held_at_once_off"], 2);
+  EXPECT_GE(line["held_at_once_gated"].get<int>(), 3);
+  for (const char* key : {"attention_speedup", "decode_speedup", "prefill_cost"}) {
+    EXPECT_GT(line[key].get<double>(), 0) << key;
+  }
+  // What keeps everything holds no less.
+  const Outcome all = coppice(shape + " --no-held --random-gate point" + kTiny);
+  ASSERT_EQ(all.code, 0) << all.err;
+  EXPECT_FALSE(all.lines().front().contains("held_at_once_ratio"));
+  EXPECT_LE(all.lines().front()["prefix_bytes_ratio"].get<double>(), 1.0);
+  const Outcome text = coppice(
+      "bench gate --shared 64 --own 8 --users 2 --generate 2 -r 1 --no-held "
+      "--random-gate causal" +
+      std::string(kTiny));
+  ASSERT_EQ(text.code, 0) << text.err;
+  EXPECT_NE(text.out.find("prefill "), std::string::npos) << text.out;
+  for (const char* wrong : {"bench gate", "bench gate --random-gate global",
+                            "bench gate --random-gate point --kv-tier off",
+                            "bench gate --random-gate point --held-own 64"}) {
+    EXPECT_EQ(coppice(std::string(wrong) + kTiny).code, 2) << wrong;
+  }
+}
+
 TEST_F(Cli, BenchCommandsSayWhatTheyTake) {
   const std::pair<std::string, const char*> cases[] = {
       {"gemm --rows 0", "--rows is 0; it takes 1 to 4096"},

@@ -2,12 +2,17 @@
 #include <memory>
 
 #include "tools/train_commands.h"
+#include "tools/train_config.h"
 #include "train/base_trainer.h"
 
 namespace coppice::tools {
 namespace {
 
-Status run_base(const train::BaseOptions& options) {
+Status run_base(train::BaseOptions options, const std::string& families) {
+  TRY(options.families, parse_families(families));
+  if (options.families.empty()) {
+    return fail(ErrorCode::kInvalidArgument, "--families: none leaves nothing to teach");
+  }
   TRY(auto trainer, train::BaseTrainer::open(options));
   return trainer.run();
 }
@@ -37,6 +42,7 @@ void add_base(CLI::App& app, Status& result) {
   auto* sub = app.add_subcommand("base", "train the model from scratch, or go on with --resume");
   auto o = std::make_shared<train::BaseOptions>();
   auto out = std::make_shared<std::string>(), init = std::make_shared<std::string>();
+  auto families = std::make_shared<std::string>("all");
   sub->option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   sub->footer("--config FILE: read flags from a JSON object; flags after it override it.");
   sub->add_option("--out", *out, "directory of the run")->required();
@@ -44,6 +50,8 @@ void add_base(CLI::App& app, Status& result) {
                                                        {"families", train::BaseData::kFamilies}};
   sub->add_option("--data", o->data, "what is taught: storefront (default) or families")
       ->transform(CLI::CheckedTransformer(data));
+  sub->add_option("--families", *families, "of --data families: those that are taught, with commas")
+      ->capture_default_str();
   sub->add_option("--init", *init, "start from the weights and tokenizer of this model directory");
   sub->add_option("--log", o->log, "append progress to this file, one JSON object a line");
   sub->add_flag("--resume", o->resume, "go on from the checkpoint in --out");
@@ -76,7 +84,7 @@ void add_base(CLI::App& app, Status& result) {
   sub->callback([=, &result] {
     o->out = *out;
     o->init = *init;
-    result = run_base(*o);
+    result = run_base(*o, *families);
   });
 }
 

@@ -1,4 +1,6 @@
-// What:    `--config FILE`: a JSON object of flags, spelled out before the command line is parsed.
+// What:    what the trainers' flags have in common: `--config FILE`, a JSON object of flags,
+// spelled
+//          out before the command line is parsed; lists of families.
 // Owns:    nothing.
 // Threads: any.
 // Fails:   kInvalidArgument (file, key) for what is no flag's value; the file system's errors.
@@ -8,6 +10,7 @@
 #include <vector>
 
 #include "coppice/error.h"
+#include "eval/families.h"
 
 namespace coppice::tools {
 
@@ -16,5 +19,8 @@ namespace coppice::tools {
 // {"steps": 560, "resume": true} becomes --steps 560 --resume. They stand where --config stood, so
 // that what follows on the command line overrides them.
 Expected<std::vector<std::string>> expand_config(const std::vector<std::string>& arguments);
+
+// --families LIST: names with commas, all or none. kInvalidArgument names those that there are.
+Expected<std::vector<families::Family>> parse_families(const std::string& list);
 
 }  // namespace coppice::tools

@@ -13,28 +13,6 @@ struct GateFlags {
   std::string model, out, init, lora_out, families = "all", method = "learned", kind = "point";
 };
 
-Expected<std::vector<families::Family>> parse_families(const std::string& list) {
-  std::vector<families::Family> out;
-  if (list == "all") {
-    for (const auto& one : families::all_families()) out.push_back(one.family);
-  }
-  if (list == "all" || list == "none") return out;
-  for (size_t begin = 0; begin <= list.size();) {
-    const size_t end = std::min(list.find(',', begin), list.size());
-    const std::string name = list.substr(begin, end - begin);
-    const auto family = families::family_named(name);
-    if (!family) {
-      std::string names;
-      for (const auto& one : families::all_families()) names += " " + std::string(one.name);
-      return fail(ErrorCode::kInvalidArgument,
-                  "--families: \"" + name + "\" is none of all, none," + names);
-    }
-    out.push_back(*family);
-    begin = end + 1;
-  }
-  return out;
-}
-
 Status run_gate(GateFlags& flags) {
   train::GateOptions& o = flags.options;
   o.model = flags.model;

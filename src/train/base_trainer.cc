@@ -153,7 +153,8 @@ Expected<std::vector<Batch>> BaseTrainer::next_families() {
   std::vector<Lesson> lessons;
   int64_t tokens = 0;
   while (tokens < options_.step_tokens) {
-    TRY(Lesson lesson, family_lesson(bpe_, stream(options_.seed, 4, next_shop_++), stage_, length));
+    TRY(Lesson lesson, family_lesson(bpe_, stream(options_.seed, 4, next_shop_++), stage_, length,
+                                     options_.families));
     tokens += static_cast<int64_t>(lesson.ids.size());
     lessons.push_back(std::move(lesson));
   }
@@ -219,6 +220,7 @@ Status BaseTrainer::evaluate_families() {
   double sum = 0;
   int asked = 0;
   for (const families::FamilyInfo& info : families::all_families()) {
+    if (!is_taught(options_.families, info.family)) continue;
     TRY(const FamilyScore score, examine_family(twin_, bpe_, info.family, exam));
     std::printf(" %s ", std::string(info.name).c_str());
     if (score.asked > 0) {
@@ -229,7 +231,7 @@ Status BaseTrainer::evaluate_families() {
     std::printf("(%.3f),", score.nats_per_token());
     family_scores_.push_back(score);
   }
-  accuracy_ = sum / asked;
+  accuracy_ = sum / std::max(1, asked);
   const int64_t steps = adam_.steps() - stage_step_;
   const bool next =
       stage_ + 1 < stages() &&

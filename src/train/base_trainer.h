@@ -32,7 +32,8 @@ struct BaseOptions {
   std::filesystem::path out;
   std::filesystem::path init;  // weights and tokenizer to start from; empty: from nothing
   BaseData data = BaseData::kStorefront;
-  std::string log;  // JSONL, appended to; empty: none
+  std::vector<families::Family> families;  // of kFamilies: those that are taught; empty: all
+  std::string log;                         // JSONL, appended to; empty: none
   bool resume = false;
   uint64_t seed = 1;
   int64_t steps = 1200;       // where the learning rate has come down to a tenth

@@ -5,6 +5,11 @@
 #include <cmath>
 
 namespace coppice::train {
+
+bool is_taught(const std::vector<families::Family>& taught, families::Family family) {
+  return taught.empty() || std::find(taught.begin(), taught.end(), family) != taught.end();
+}
+
 namespace {
 
 using families::Family;
@@ -31,14 +36,19 @@ constexpr std::array<Share, families::kFamilies> kShares = {{{Family::kNeedle, 1
                                                              {Family::kMarkov, 5, 3},
                                                              {Family::kCopy, 24, 12}}};
 
-Family draw_family(Random& random, bool first_stage) {
-  uint32_t roll = random.below(100);
+Family draw_family(Random& random, bool first_stage, const std::vector<Family>& taught) {
+  uint32_t all = 0;
   for (const auto& [family, first, later] : kShares) {
+    if (is_taught(taught, family)) all += first_stage ? first : later;
+  }
+  uint32_t roll = random.below(all);
+  for (const auto& [family, first, later] : kShares) {
+    if (!is_taught(taught, family)) continue;
     const uint32_t share = first_stage ? first : later;
     if (roll < share) return family;
     roll -= share;
   }
-  return Family::kSystemPrompt;  // not reached: both columns sum to 100
+  return Family::kSystemPrompt;  // not reached: the shares sum to `all`
 }
 
 Haystack draw_haystack(Random& random, Family family) {
@@ -105,9 +115,10 @@ int draw_length(Random& random, int stage_tokens) {
   return static_cast<int>(stage_tokens * std::exp2(-2.0 * random.uniform()));
 }
 
-Expected<Lesson> family_lesson(const Bpe& bpe, uint64_t seed, int stage, int tokens) {
+Expected<Lesson> family_lesson(const Bpe& bpe, uint64_t seed, int stage, int tokens,
+                               const std::vector<Family>& taught) {
   Random random(seed);
-  const Family family = draw_family(random, stage == 0);
+  const Family family = draw_family(random, stage == 0, taught);
   if (family == Family::kSystemPrompt && tokens < kShopTokens && random.below(3) == 0) {
     tokens = draw_length(random, kShopTokens);
   }

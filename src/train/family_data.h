@@ -26,8 +26,11 @@ int draw_length(storefront::Random& random, int stage_tokens);
 // What a fact that may be asked takes of a context, about.
 int fact_tokens(families::Family family, const families::TaskOptions& options);
 
-// One lesson of about `tokens`, context and questions; all families in the stage's shares.
-Expected<Lesson> family_lesson(const Bpe& bpe, uint64_t seed, int stage, int tokens);
+// Empty: all are.
+bool is_taught(const std::vector<families::Family>& taught, families::Family family);
+// One lesson of about `tokens`, context and questions; those that are taught in the stage's shares.
+Expected<Lesson> family_lesson(const Bpe& bpe, uint64_t seed, int stage, int tokens,
+                               const std::vector<families::Family>& taught = {});
 
 struct FamilyExam {
   int tokens = 512;  // of the contexts

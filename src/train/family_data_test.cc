@@ -95,6 +95,25 @@ TEST(FamilyLesson, LengthsStayWithinTheStage) {
   EXPECT_GT(long_shops, 0);
 }
 
+// Both of these say what something is, and nothing that they say costs.
+TEST(FamilyLesson, OnlyWhatIsTaught) {
+  const Bpe bpe = *Bpe::load(kShopModel);
+  storefront::Random random(1);
+  int priced = 0, said = 0;
+  for (int i = 0; i < 40; ++i) {
+    const auto lesson = family_lesson(bpe, random.next(), 2, 256,
+                                      {families::Family::kLookup, families::Family::kCounting});
+    ASSERT_TRUE(lesson) << lesson.error().message;
+    const std::string text = bpe.decode(lesson->ids);
+    priced += text.find(" costs") != std::string::npos ? 1 : 0;
+    said += text.find(" is") != std::string::npos ? 1 : 0;
+  }
+  EXPECT_EQ(said, 40);
+  EXPECT_EQ(priced, 0);
+  EXPECT_TRUE(is_taught({}, families::Family::kCopy));
+  EXPECT_FALSE(is_taught({families::Family::kLookup}, families::Family::kCopy));
+}
+
 TEST(FamilyTraining, StartsFromTheModelGiven) {
   auto options = family_options("init");
   const auto trainer = BaseTrainer::open(options);
