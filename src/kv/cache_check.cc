@@ -83,15 +83,13 @@ void Cache::check_node(const Node* node, Recount& recount) const {
     }
     invariant(7, node->complete() || node->live > 0);
     invariant(8, node->references() > 0 || node->size() > 0);
-    const bool queued =
-        node->references() == 0 && (node->children.empty() || node->thinnable());
+    const bool queued = node->references() == 0 && (node->children.empty() || node->thinnable());
     invariant(8, node->accounted.queued.has_value() == queued);
     if (queued) {
       const ReclaimQueue::Entry& entry = *node->accounted.queued;
       invariant(8, entry.node == node && entry.candidate.tokens == node->size() &&
                        entry.candidate.depth == node->start &&
-                       entry.candidate.last_used == node->last_used &&
-                       entry.epoch == node->epoch);
+                       entry.candidate.last_used == node->last_used && entry.epoch == node->epoch);
     }
     if (node->owner != 0) {
       invariant(6, node->children.empty());

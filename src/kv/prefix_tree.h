@@ -41,7 +41,8 @@
 //       A run that is complete and not a tail has an overlay, or its was freed and no child is
 //       still to start from it; its lists' lengths agree with its decisions; a first page is shared
 //       with the parent's last or its own.
-//   14. Thinned (epoch > 0) are runs of elastic scopes only, no more than kMostEpochs times; of what
+//   14. Thinned (epoch > 0) are runs of elastic scopes only, no more than kMostEpochs times; of
+//   what
 //       they gave back no byte says that it is held, and none that is protected is among it. A run
 //       was born under no later epochs than those above it.
 #pragma once

@@ -284,8 +284,7 @@ void PrefixTree::refresh_overlay(Node* node) {
       !node->pins.empty()) {
     return;
   }
-  seen.overlay =
-      OverlayQueue::Entry{node->boundary_used, node->age, node, node->tier->elastic};
+  seen.overlay = OverlayQueue::Entry{node->boundary_used, node->age, node, node->tier->elastic};
   overlays_.insert(*seen.overlay);
   if (node->references() == 0) return;  // counted with the node's pages
   for (int32_t list = 0; list < lists_; ++list) {

@@ -45,7 +45,8 @@ void PrefixTree::thin(Node* node) {
 void PrefixTree::reclaim_one() {
   const ReclaimQueue::Entry* entry = queue_.coldest(clock_);
   const OverlayQueue::Entry* overlay = overlays_.coldest(clock_);
-  if (overlay != nullptr && (entry == nullptr || overlay->coldness(clock_) >= entry->coldness(clock_))) {
+  if (overlay != nullptr &&
+      (entry == nullptr || overlay->coldness(clock_) >= entry->coldness(clock_))) {
     Node* node = overlay->node;
     runs_.drop_overlay(*node->gated);
     ++overlays_freed_;

@@ -111,8 +111,7 @@ std::vector<std::vector<uint8_t>> Rig::decisions(
   for (size_t t = 0; t < keep.size(); ++t) {
     const auto position = static_cast<int64_t>(t);
     const bool gated = l.tier->decode_gate || position < l.prompt;
-    const bool guarded =
-        position < l.tier->rule.sinks || (l.tokens[t] & kExactToken) != 0;
+    const bool guarded = position < l.tier->rule.sinks || (l.tokens[t] & kExactToken) != 0;
     for (int32_t list = 0; list < lists; ++list) {
       const float logit = gate_logit(l.hashes[t], list);
       const bool kept = !gated || logit >= l.tier->rule.threshold;
