@@ -4,8 +4,9 @@
 // Threads: one.
 // Fails:   never.
 //
-// Age decides: steps since the last use. Every thinning doubles the age at which a node's next turn
-// comes, so that memory is spread like use: the hot whole, the cooler thinner, the cold gone.
+// Age decides: steps since the last use. Every thinning makes the age at which a node's next turn
+// comes four times as long, so that memory is spread like use: the hot whole, the cooler thinner,
+// the cold gone.
 #pragma once
 
 #include <array>
@@ -23,7 +24,7 @@ inline constexpr int32_t kMostEpochs = 3;  // times that a run is thinned: to ab
 
 // What has the most goes first; epoch: how often it was thinned.
 inline uint64_t coldness(uint64_t clock, uint64_t used, int32_t epoch) {
-  return (clock - used + 1) << (kMostEpochs - epoch);
+  return (clock - used + 1) << (2 * (kMostEpochs - epoch));
 }
 
 // Unreferenced nodes: leaves, and what may be thinned.
