@@ -87,6 +87,15 @@ class Fields {
     out = *parsed;
   }
 
+  void thinning(const char* name, KvThinning& out) {
+    const json* value = find(name);
+    if (value == nullptr) return;
+    if (!value->is_string()) return refuse(wrong(name, "allow or refuse", *value));
+    const auto parsed = parse_kv_thinning(value->get<std::string>(), name);
+    if (!parsed) return refuse(parsed.error());
+    out = *parsed;
+  }
+
   // Places in the prompt, in tokens.
   void places(const char* name, std::vector<int64_t>& out) {
     std::vector<TokenId> read;
@@ -232,6 +241,7 @@ Expected<Request> read_request(const json& line, int64_t number, const Request& 
   read_sampling(fields, request.sampling);
   fields.text("cache_salt", request.cache_salt);
   fields.tier("kv_tier", request.kv_tier);
+  fields.thinning("kv_thinning", request.kv_thinning);
   fields.ranges("exact", request.exact);
   fields.places("boundaries", request.boundaries);
   refuse_later(fields);

@@ -19,7 +19,8 @@ TEST(BatchFile, ReadsEveryField) {
       R"({"id": "a", "prompt": "hi", "temperature": 0.5, "top_k": 7, "top_p": 0.9, "min_p": 0.1,
           "seed": 18446744073709551615, "max_tokens": 9, "min_tokens": 2, "stop": ["x", "y"],
           "stop_token_ids": [3, 4], "include_stop_str_in_output": true, "ignore_eos": true,
-          "logprobs": true, "top_logprobs": 5, "n": 2, "cache_salt": "s", "kv_tier": "off"})");
+          "logprobs": true, "top_logprobs": 5, "n": 2, "cache_salt": "s", "kv_tier": "off",
+          "kv_thinning": "allow"})");
   EXPECT_EQ(std::get<std::string>(r.prompt), "hi");
   const Sampling& s = r.sampling;
   EXPECT_EQ(s.temperature, 0.5);
@@ -37,6 +38,8 @@ TEST(BatchFile, ReadsEveryField) {
   EXPECT_EQ(s.top_logprobs, 5);
   EXPECT_EQ(s.n, 2);
   EXPECT_EQ(r.cache_salt, "s");
+  EXPECT_EQ(r.kv_tier, KvTier::kOff);
+  EXPECT_EQ(r.kv_thinning, KvThinning::kAllow);
 }
 
 TEST(BatchFile, TokenPromptsNullsAndDefaults) {
@@ -94,6 +97,8 @@ TEST(BatchFile, ABadLineNamesLineAndFieldAndTheOthersStand) {
       {R"({"messages": []})", "messages need a chat template"},
       {R"({"prompt": "a", "kv_tier": "soft"})", "kv_tier is \"soft\"; it takes off, mild"},
       {R"({"prompt": "a", "kv_tier": 2})", "kv_tier takes off, mild"},
+      {R"({"prompt": "a", "kv_thinning": "yes"})", "kv_thinning is \"yes\"; it takes allow or"},
+      {R"({"prompt": "a", "kv_thinning": true})", "kv_thinning takes allow or refuse"},
       {R"({"prompt": "a", "exact": [[0, 1], [2]]})", "exact[1] takes a pair"},
       {R"({"prompt": "a", "exact": [["x", 1]]})", "exact[0][0] takes a whole number"},
       {R"({"prompt": "a", "boundaries": 7})", "boundaries takes an array"},

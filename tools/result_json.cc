@@ -13,6 +13,8 @@ ordered_json usage_json(const Usage& usage) {
   if (!usage.keep_ratio.empty()) {
     out["keep_ratio"] = usage.keep_ratio;
     out["kv_bytes"] = usage.kv_bytes;
+    out["thinned_tokens"] = usage.thinned_tokens;
+    out["kv_epoch"] = usage.kv_epoch;
   }
   return out;
 }

@@ -44,6 +44,8 @@ struct EngineStats {
   int64_t bytes_per_token = 0, tokens_held = 0, nodes = 0, pins = 0, references = 0;
   int64_t tokens_reclaimed = 0, tokens_copied = 0;
   int64_t overlays = 0, overlays_freed = 0;  // of gated tiers' inner boundaries
+  int64_t tokens_thinned = 0;                // in prefixes that were thinned, every time
+  int64_t pages_thinned = 0;                 // that this gave back
   KvReceipt peak;                            // since open or reset_peak
 };
 
@@ -80,10 +82,11 @@ class Engine {
   // Administrative commands run between steps; these wait for the outcome.
   // kOverloaded: the pin would keep memory that running requests were promised. While a pin with a
   // time to live (ttl_seconds > 0) takes the room that a request needs, the request waits.
-  // tier, exact: as in the requests that it is for; default: the engine's tier.
+  // tier, exact, thinning: as in the requests that it is for; default: the engine's tier.
   Expected<PinInfo> pin(std::vector<TokenId> tokens, const std::string& cache_salt,
                         double ttl_seconds, std::optional<KvTier> tier = {},
-                        const std::vector<TokenRange>& exact = {});
+                        const std::vector<TokenRange>& exact = {},
+                        KvThinning thinning = KvThinning::kRefuse);
   bool unpin(uint64_t pin);
   void flush();
   Status set_budget(int64_t bytes);

@@ -22,6 +22,8 @@ enum class KvType { kBF16, kF32, kInt8 };
 enum class AttentionPartition { kTwoPhase, kPerSequence };
 // How much of keys and values a gate drops; off: nothing, as if there were none.
 enum class KvTier { kOff, kMild, kNormal, kHard };
+// Whether a request may be served from prefixes that memory pressure made thinner than its tier.
+enum class KvThinning { kRefuse, kAllow };
 
 // Field = flag of the same name (docs: interfaces). 0 or empty means "choose".
 struct EngineOptions {
@@ -67,6 +69,7 @@ Expected<AttentionPartition> parse_partition(std::string_view text);
 // `field` is named in errors.
 Expected<KvTier> parse_kv_tier(std::string_view text, std::string_view field);
 std::string_view kv_tier_name(KvTier tier);  // "off", ...
+Expected<KvThinning> parse_kv_thinning(std::string_view text, std::string_view field);
 
 // Bytes that this process could still take: the system's figure, or that of its control group or
 // one above if lower.

@@ -45,8 +45,11 @@ struct TokenRange {
 struct Request {
   std::variant<std::string, std::vector<TokenId>> prompt;
   Sampling sampling;
-  std::string cache_salt;           // requests share prefixes only within one salt
-  std::optional<KvTier> kv_tier;    // default: the engine's
+  std::string cache_salt;         // requests share prefixes only within one salt
+  std::optional<KvTier> kv_tier;  // default: the engine's
+  // Under a gate: share prefixes with requests that allow it too, and under memory pressure lose a
+  // part of those that nobody uses rather than all.
+  KvThinning kv_thinning = KvThinning::kRefuse;
   std::vector<TokenRange> exact;    // of the prompt: no gate may drop these
   std::vector<int64_t> boundaries;  // where later prompts are likely to part: ends of messages
   bool prompt_logits = false;       // Observer::on_logits for the evaluated prompt rows too
@@ -72,6 +75,10 @@ struct Usage {
   // Under a gate, at the end: what was kept of its computed tokens, per layer; else empty.
   std::vector<double> keep_ratio = {};
   int64_t kv_bytes = 0;  // of its path's keys and values, shared or not, at the end
+  // With kv_thinning allowed: prompt tokens of prefixes that had been thinned, and how often the
+  // most thinned of them was.
+  int64_t thinned_tokens = 0;
+  int32_t kv_epoch = 0;
 };
 
 // Milliseconds.

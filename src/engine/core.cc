@@ -251,6 +251,8 @@ EngineStats Core::stats() const {
   out.tokens_copied = kv.tokens_copied;
   out.overlays = kv.overlays;
   out.overlays_freed = kv.overlays_freed;
+  out.tokens_thinned = kv.tokens_thinned;
+  out.pages_thinned = kv.pages_thinned;
   return out;
 }
 

@@ -191,14 +191,15 @@ void Engine::run(const std::function<bool()>& give_up) {
 
 Expected<PinInfo> Engine::pin(std::vector<TokenId> tokens, const std::string& cache_salt,
                               double ttl_seconds, std::optional<KvTier> asked,
-                              const std::vector<TokenRange>& exact) {
+                              const std::vector<TokenRange>& exact, KvThinning thinning) {
   if (tokens.empty()) return fail(ErrorCode::kInvalidArgument, "a pin needs at least one token");
   if (!(ttl_seconds >= 0.0)) {
     return fail(ErrorCode::kInvalidArgument, "ttl_seconds takes 0 (no end) or more");
   }
   TRY(const KvTier tier, engine::serve_tier(impl_->tiers, asked));
   if (tier != KvTier::kOff) TRY_STATUS(engine::mark_exact(exact, tokens));
-  const kv::Scope scope = engine::scope_of(impl_->options.model, impl_->tiers, tier, cache_salt);
+  const kv::Scope scope =
+      engine::scope_of(impl_->options.model, impl_->tiers, tier, cache_salt, thinning);
   return impl_->on_core([&](Core& core) {
     core.tick(impl_->seconds());
     return core.pin(scope, tokens, ttl_seconds);

@@ -1,6 +1,7 @@
 // Requests in tiers: what is refused, what is shared, what the receipts say, and how many fit.
 #include <gtest/gtest.h>
 
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -163,11 +164,16 @@ TEST(Gate, ScopesTellGatesApart) {
                                        [](auto& header) { header.decode_gate = false; })));
   Rig none(options(""));
   EXPECT_EQ(a.scope(KvTier::kHard), again.scope(KvTier::kHard));
-  const std::set<kv::Scope> apart{a.scope(KvTier::kHard),       a.scope(KvTier::kMild),
-                                  seeded.scope(KvTier::kHard),  file.scope(KvTier::kHard),
-                                  prompts.scope(KvTier::kHard), a.scope(KvTier::kOff)};
-  EXPECT_EQ(apart.size(), 6u);
+  const std::set<kv::Scope> apart{a.scope(KvTier::kHard),
+                                  a.scope(KvTier::kMild),
+                                  seeded.scope(KvTier::kHard),
+                                  file.scope(KvTier::kHard),
+                                  prompts.scope(KvTier::kHard),
+                                  a.scope(KvTier::kOff),
+                                  a.scope(KvTier::kHard, KvThinning::kAllow)};
+  EXPECT_EQ(apart.size(), 7u);
   EXPECT_EQ(a.scope(KvTier::kOff), none.scope(KvTier::kOff));
+  EXPECT_EQ(a.scope(KvTier::kOff), a.scope(KvTier::kOff, KvThinning::kAllow));
 }
 
 TEST(Gate, PinsAreOfATier) {
@@ -298,6 +304,96 @@ TEST(Gate, ChoicesShareTheirPrompt) {
 }
 
 // --- room
+
+Request elastic_of(std::vector<TokenId> prompt, std::optional<KvTier> tier = {}) {
+  Request request = request_of(std::move(prompt), tier);
+  request.kv_thinning = KvThinning::kAllow;
+  return request;
+}
+
+TEST(Gate, WithoutPressureElasticAnswersAreTheStrictOnes) {
+  EngineOptions o = options();
+  o.prompt_logits = true;
+  const auto logits_of = [&](Request request) {
+    Rig rig(o);
+    request.prompt_logits = true;
+    const auto tape = rig.submit(std::move(request));
+    rig.run();
+    EXPECT_EQ(tape->take().result.usage.thinned_tokens, 0);
+    return tape->take().logits;
+  };
+  EXPECT_EQ(logits_of(elastic_of(prompt_of(1, 300))), logits_of(request_of(prompt_of(1, 300))));
+}
+
+// Elastic and strict requests over more prefixes than fit, again and again.
+TEST(Gate, ThinningServesThoseWhoAllowItAndNobodyElse) {
+  constexpr uint32_t kPrefixes = 8;
+  const auto prompt = [](uint32_t prefix, uint32_t end) {
+    return joined(prompt_of(prefix, 400), prompt_of(1000 + end, 12));
+  };
+  EngineOptions o = options();
+  o.prompt_logits = true;
+  std::vector<std::map<int64_t, uint64_t>> expected;
+  for (uint32_t i = 0; i < kPrefixes; ++i) {
+    Rig alone(o);
+    const auto tape = alone.submit(request_of(prompt(i, i)));
+    alone.run();
+    expected.push_back(tape->take().logits);
+  }
+  o.kv_budget = Rig(o).core().parts().cache->worst_case_bytes(1100);
+  o.max_live = 2;
+  Rig rig(o);
+  int64_t thinned = 0;
+  for (uint32_t round = 0; round < 4; ++round) {
+    for (uint32_t i = 0; i < kPrefixes; ++i) {
+      Request elastic = elastic_of(prompt(i, 100 + 10 * round + i));
+      elastic.boundaries = {400};
+      const auto tape = rig.submit(elastic), strict = rig.submit(request_of(prompt(i, i)));
+      rig.run();
+      rig.check();
+      const Result& result = tape->take().result;
+      ASSERT_FALSE(result.error);
+      EXPECT_EQ(result.tokens.size(), 4u);
+      EXPECT_EQ(result.usage.thinned_tokens > 0, result.usage.kv_epoch > 0);
+      EXPECT_LE(result.usage.thinned_tokens, result.usage.cached_tokens);
+      thinned += result.usage.thinned_tokens;
+      EXPECT_EQ(strict->take().result.usage.thinned_tokens, 0);
+      EXPECT_EQ(strict->unsteady_rows, 0);
+      for (const auto& [position, hash] : strict->take().logits) {
+        ASSERT_EQ(expected[i].at(position), hash) << "position " << position;
+      }
+    }
+  }
+  EXPECT_GT(thinned, 8 * 400);
+  EXPECT_GT(rig.core().stats().tokens_thinned, 0);
+  EXPECT_GT(rig.core().stats().pages_thinned, 0);
+  EXPECT_LE(rig.core().stats().peak.bytes_held, *o.kv_budget);
+  rig.expect_all_free();
+}
+
+TEST(Gate, PinsKeepElasticPrefixesWhole) {
+  const auto engine = Engine::open(options());
+  ASSERT_TRUE(engine);
+  ASSERT_TRUE((*engine)->submit(elastic_of(prompt_of(1, 300)), nullptr));
+  ASSERT_TRUE((*engine)->submit(elastic_of(prompt_of(2, 300)), nullptr));
+  (*engine)->run();
+  EXPECT_EQ((*engine)->pin(prompt_of(1, 300), "", 0.0)->tokens, 0);
+  const auto pin = (*engine)->pin(prompt_of(1, 300), "", 0.0, {}, {}, KvThinning::kAllow);
+  ASSERT_EQ(pin->tokens, 299);
+  ASSERT_TRUE((*engine)->set_budget((*engine)->stats().bytes_held * 6 / 10));
+  EXPECT_GT((*engine)->stats().tokens_thinned, 0);
+  class Keep : public Observer {
+   public:
+    void on_finish(const Result& result, std::string_view) override { usage = result.usage; }
+    Usage usage;
+  };
+  ASSERT_TRUE((*engine)->set_budget(*options().kv_budget));
+  const auto kept = std::make_shared<Keep>();
+  ASSERT_TRUE((*engine)->submit(elastic_of(prompt_of(1, 300)), kept));
+  (*engine)->run();
+  EXPECT_EQ(kept->usage.cached_tokens, 299);
+  EXPECT_EQ(kept->usage.thinned_tokens, 0);
+}
 
 // Own tokens enough that what is promised for an answer at worst, whatever the gate will drop, is
 // the smaller part of what a request holds.

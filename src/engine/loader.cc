@@ -140,6 +140,8 @@ Expected<Tiers> tiers_of(const EngineOptions& options, const model::ModelConfig&
     terms.decode_gate = gate->decides_generated();
     terms.memory_floats = gate->memory_floats() * config.num_hidden_layers;
     out.of[i] = std::make_shared<const kv::Tier>(terms);
+    terms.elastic = true;
+    out.elastic[i] = std::make_shared<const kv::Tier>(terms);
   }
   const auto served = serve_tier(out, std::nullopt);
   if (!served)
@@ -241,11 +243,12 @@ Expected<KvTier> serve_tier(const Tiers& tiers, std::optional<KvTier> asked) {
 }
 
 kv::Scope scope_of(const std::string& model, const Tiers& tiers, KvTier tier,
-                   const std::string& cache_salt) {
+                   const std::string& cache_salt, KvThinning thinning) {
   std::string scope = model + '\n' + std::string(kv_tier_name(tier));
   if (tier != KvTier::kOff) {
     const kv::Tier& terms = *tiers.of[static_cast<size_t>(tier)];
     scope += ' ' + std::to_string(tiers.gate_hash) + (terms.decode_gate ? "" : " prompts");
+    if (thinning == KvThinning::kAllow) scope += " elastic";
   }
   return scope + '\n' + cache_salt;
 }
@@ -351,9 +354,10 @@ Expected<std::shared_ptr<const Submission>> prepare(Request request,
   TRY(out->exact, sorted_ranges(std::move(request.exact), std::ssize(out->prompt)));
   TRY(out->boundaries, sorted_places(std::move(request.boundaries), std::ssize(out->prompt)));
   TRY(const KvTier tier, serve_tier(tiers, request.kv_tier));
-  out->tier = tiers.of[static_cast<size_t>(tier)];
+  const bool elastic = request.kv_thinning == KvThinning::kAllow;
+  out->tier = (elastic ? tiers.elastic : tiers.of)[static_cast<size_t>(tier)];
   out->id = number;
-  out->scope = scope_of(model, tiers, tier, request.cache_salt);
+  out->scope = scope_of(model, tiers, tier, request.cache_salt, request.kv_thinning);
   out->stop_tokens = request.sampling.stop_token_ids;
   if (!request.sampling.ignore_eos) {
     out->stop_tokens.insert(out->stop_tokens.end(), config.eos_token_ids.begin(),

@@ -17,6 +17,7 @@ namespace coppice::engine {
 // What requests of each KvTier run under; null: off, or no gate.
 struct Tiers {
   std::array<std::shared_ptr<const kv::Tier>, 4> of;
+  std::array<std::shared_ptr<const kv::Tier>, 4> elastic;  // the same, where thinning is allowed
   std::array<std::string, 4> refused;  // why a tier is not served, where it is not
   KvTier usual = KvTier::kOff;         // of requests that bring none
   uint64_t gate_hash = 0;
@@ -50,8 +51,9 @@ Expected<std::shared_ptr<const Submission>> prepare(Request request,
 Status mark_exact(const std::vector<TokenRange>& exact, std::vector<TokenId>& tokens);
 // The tier a request runs in. kInvalidArgument: it is not served here, and why.
 Expected<KvTier> serve_tier(const Tiers& tiers, std::optional<KvTier> asked);
-// What requests share prefixes within: the model, the tier with its gate, and the salt.
+// What requests share prefixes within: the model, the tier with its gate, whether that may be
+// thinned, and the salt. Tier off has nothing to thin by.
 kv::Scope scope_of(const std::string& model, const Tiers& tiers, KvTier tier,
-                   const std::string& cache_salt);
+                   const std::string& cache_salt, KvThinning thinning = KvThinning::kRefuse);
 
 }  // namespace coppice::engine

@@ -114,6 +114,13 @@ Expected<KvTier> parse_kv_tier(std::string_view text, std::string_view field) {
                                                "\"; it takes off, mild, normal or hard");
 }
 
+Expected<KvThinning> parse_kv_thinning(std::string_view text, std::string_view field) {
+  if (text == "allow") return KvThinning::kAllow;
+  if (text == "refuse") return KvThinning::kRefuse;
+  return fail(ErrorCode::kInvalidArgument,
+              std::string(field) + " is \"" + std::string(text) + "\"; it takes allow or refuse");
+}
+
 std::string_view kv_tier_name(KvTier tier) {
   switch (tier) {
     case KvTier::kOff:

@@ -89,6 +89,9 @@ TEST(Options, WordsParse) {
   EXPECT_FALSE(parse_weight_storage("q8_0"));
   EXPECT_FALSE(parse_kv_type(""));
   EXPECT_FALSE(parse_partition("two_phase"));
+  EXPECT_EQ(*parse_kv_thinning("allow", "kv_thinning"), KvThinning::kAllow);
+  EXPECT_EQ(*parse_kv_thinning("refuse", "kv_thinning"), KvThinning::kRefuse);
+  EXPECT_FALSE(parse_kv_thinning("", "kv_thinning"));
 }
 
 TEST(SamplingFields, EachWrongOneIsNamed) {

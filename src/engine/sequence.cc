@@ -89,6 +89,18 @@ void Sequence::finish(FinishReason reason, std::optional<Error> error, int64_t h
   if (submission_->observer) submission_->observer->on_finish(result, rest);
 }
 
+void Sequence::note_footprint(kv::KvCache::Footprint footprint) {
+  Usage& usage = result.usage;
+  if (submission_->tier != nullptr) usage.keep_ratio = std::move(footprint.keep_ratio);
+  usage.kv_bytes = footprint.bytes;
+  for (const kv::KvCache::Thinned& run : footprint.thinned) {
+    const int64_t of_prompt = std::min(run.end, prompt_tokens()) - run.begin;
+    if (of_prompt <= 0) continue;  // its own answer, thinned while it was set aside
+    usage.thinned_tokens += of_prompt;
+    usage.kv_epoch = std::max(usage.kv_epoch, run.epoch);
+  }
+}
+
 kv::OpenOptions Sequence::open_options() const {
   const Submission& s = submission();
   return {.tier = s.tier.get(), .boundaries = s.boundaries, .prompt = prompt_tokens()};

@@ -61,10 +61,7 @@ class Sequence {
                                    Clock::time_point now);
   // Completes the result and tells the observer; held: leading tokens in the cache at the end.
   void finish(FinishReason reason, std::optional<Error> error, int64_t held);
-  void note_footprint(kv::KvCache::Footprint footprint) {
-    if (submission_->tier != nullptr) result.usage.keep_ratio = std::move(footprint.keep_ratio);
-    result.usage.kv_bytes = footprint.bytes;
-  }
+  void note_footprint(kv::KvCache::Footprint footprint);
   void observe_peak(const KvReceipt& now) {
     if (now.bytes_held > result.kv.bytes_held) result.kv = now;
   }

@@ -55,8 +55,8 @@ class Rig {
   std::shared_ptr<Tape> submit(std::vector<TokenId> prompt, const Sampling& sampling,
                                std::shared_ptr<Tape> tape = nullptr);
   std::shared_ptr<Tape> submit(Request request, std::shared_ptr<Tape> tape = nullptr);
-  kv::Scope scope(KvTier tier = KvTier::kOff) const {
-    return scope_of(options_.model, tiers_, tier, "");
+  kv::Scope scope(KvTier tier = KvTier::kOff, KvThinning thinning = KvThinning::kRefuse) const {
+    return scope_of(options_.model, tiers_, tier, "", thinning);
   }
   bool step() { return core_->step(seconds_ += 0.001); }
   void run();

@@ -66,8 +66,13 @@ MatchInfo Cache::match(const Scope& scope, std::span<const TokenId> tokens) cons
   Node* root = tree_.root(scope);
   if (root == nullptr) return {};
   if (root->tier != nullptr) {
-    return {tree_.last_start(root, tokens, PrefixTree::Count::kHeld).length,
-            tree_.last_start(root, tokens, PrefixTree::Count::kPlanned).length};
+    const PrefixTree::Start start = tree_.last_start(root, tokens, PrefixTree::Count::kHeld);
+    int32_t epoch = 0;
+    for (const Node* node = start.node; node != nullptr; node = node->parent) {
+      epoch = std::max(epoch, node->epoch);
+    }
+    return {start.length, tree_.last_start(root, tokens, PrefixTree::Count::kPlanned).length,
+            epoch};
   }
   return {tree_.longest(root, tokens, PrefixTree::Count::kHeld).length,
           tree_.longest(root, tokens, PrefixTree::Count::kPlanned).length};
@@ -98,6 +103,8 @@ KvStats Cache::stats() const {
   s.tokens_copied = tokens_copied_;
   s.overlays = static_cast<int64_t>(tree_.queued_overlays());
   s.overlays_freed = tree_.overlays_freed();
+  s.tokens_thinned = tree_.tokens_thinned();
+  s.pages_thinned = tree_.pages_thinned();
   return s;
 }
 

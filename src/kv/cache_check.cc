@@ -83,13 +83,13 @@ void Cache::check_node(const Node* node, Recount& recount) const {
     }
     invariant(7, node->complete() || node->live > 0);
     invariant(8, node->references() > 0 || node->size() > 0);
-    const bool queued = node->references() == 0 && node->children.empty();
+    const bool queued = node->references() == 0 && (node->children.empty() || node->thinnable());
     invariant(8, node->accounted.queued.has_value() == queued);
     if (queued) {
       const ReclaimQueue::Entry& entry = *node->accounted.queued;
       invariant(8, entry.node == node && entry.candidate.tokens == node->size() &&
                        entry.candidate.depth == node->start &&
-                       entry.candidate.last_used == node->last_used);
+                       entry.candidate.last_used == node->last_used && entry.epoch == node->epoch);
     }
     if (node->owner != 0) {
       invariant(6, node->children.empty());
@@ -134,6 +134,11 @@ void Cache::check_gated(const Node* node, Recount& recount) const {
   invariant(13, node->gated != nullptr || (node->computed == 0 && recount.reserved[node] == 0));
   if (node->gated == nullptr) return;
   const GatedRun& run = *node->gated;
+  invariant(14, node->epoch >= 0 && node->epoch <= kMostEpochs &&
+                    (node->epoch == 0 || node->tier->elastic));
+  invariant(14, node->born <= PrefixTree::epochs_to(node->parent) &&
+                    (node->live == 0 || node->complete() ||
+                     node->born == PrefixTree::epochs_to(node->parent)));
   invariant(13, run.reserved == recount.reserved[node] && (run.reserved > 0 || run.stock.empty()));
   invariant(13, std::ssize(run.keep) == node->computed * lists_);
   const bool tail = node->owner != 0 || !node->complete();
@@ -155,7 +160,12 @@ void Cache::check_gated(const Node* node, Recount& recount) const {
     const auto i = static_cast<size_t>(list);
     int32_t kept = 0;
     for (int64_t t = 0; t < node->computed; ++t) {
-      kept += run.keep[static_cast<size_t>(t * lists_) + i] != ops::kDroppedByte ? 1 : 0;
+      const uint8_t keep = run.keep[static_cast<size_t>(t * lists_) + i];
+      kept += ops::holds_slot(keep) ? 1 : 0;
+      const bool guarded = node->start + t < node->tier->rule.sinks ||
+                           (node->tokens[static_cast<size_t>(t)] & kExactToken) != 0;
+      invariant(14, guarded == (keep == ops::kProtectedByte));
+      invariant(14, node->epoch > 0 || keep != ops::kThinnedByte);
     }
     const GatedRun* above = node->parent->gated.get();
     const int32_t before = above != nullptr ? above->kept_end(list) : 0;

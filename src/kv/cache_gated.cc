@@ -254,9 +254,11 @@ KvCache::Footprint Cache::footprint(SequenceId id) const {
     pages += node->held_pages();
     tokens += node->computed;
     if (node->gated == nullptr) continue;
+    if (node->epoch > 0) out.thinned.push_back({node->start, node->end(), node->epoch});
     out.bytes += node->gated->charged;
     if (last == nullptr) last = node;
   }
+  std::ranges::reverse(out.thinned);
   out.bytes += pages * pool_.page_bytes();
   if (last == nullptr || tokens == 0) return out;
   const double all = static_cast<double>(tokens) * options_.kv_heads;

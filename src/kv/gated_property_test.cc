@@ -1,5 +1,6 @@
-// Random operations on gated scopes beside ungated ones: after every operation all invariants, in
-// every step all that the rows see, compared with decisions made anew from the tokens alone.
+// Random operations on gated scopes, strict and elastic, beside ungated ones: after every operation
+// all invariants, in every step all that the rows see, compared with decisions made anew from the
+// tokens and from what was thinned how often.
 #include <random>
 #include <set>
 
@@ -10,9 +11,21 @@ namespace {
 
 class GatedDriver {
  public:
-  GatedDriver(uint64_t seed, Shape4 shape, int64_t columns, Tier tier)
-      : rng_(seed), shape_(shape), columns_(columns), tier_(tier), rig_(columns, shape, columns) {
-    for (Tokens& base : bases_) base = random_tokens(pick(1, 5 * shape.page_slots));
+  // pages: most tokens of the texts that prompts begin with; elastic: percent of the requests;
+  // squeezes: changes of the budget last for a moment, and some requests are served at once.
+  GatedDriver(uint64_t seed, Shape4 shape, int64_t columns, Tier tier, int64_t pages = 5,
+              int elastic = 30, bool squeezes = false)
+      : rng_(seed),
+        shape_(shape),
+        columns_(columns),
+        tier_(tier),
+        rig_(columns, shape, columns),
+        pages_(pages),
+        percent_elastic_(elastic),
+        squeezes_(squeezes) {
+    elastic_ = tier;
+    elastic_.elastic = true;
+    for (Tokens& base : bases_) base = random_tokens(pick(1, pages * shape.page_slots));
   }
 
   void run(int64_t operations) {
@@ -24,7 +37,8 @@ class GatedDriver {
     }
     if (::testing::Test::HasFatalFailure()) return;
     while (!rig_.live.empty()) close(rig_.live.begin()->first);
-    for (const auto& [pin, tokens] : pins_) rig_.cache->unpin(pin);
+    thinned_ = rig_.cache->stats().tokens_thinned;
+    for (const auto& [pin, pinned] : pins_) rig_.cache->unpin(pin);
     rig_.cache->flush();
     ASSERT_EQ(rig_.cache->stats().bytes_held, 0);
     ASSERT_EQ(rig_.cache->stats().nodes, 0);
@@ -32,6 +46,8 @@ class GatedDriver {
   int64_t rows() const { return rows_; }
   int64_t hits() const { return hits_; }
   int64_t published() const { return published_; }
+  int64_t thinned() const { return thinned_; }
+  int64_t thinned_hits() const { return thinned_hits_; }
 
  private:
   struct Kept {
@@ -39,6 +55,7 @@ class GatedDriver {
     bool secure = false;
     bool reserved = false;
     bool plain = false;
+    bool elastic = false;
     int64_t had = 0;  // tokens computed when last seen
   };
 
@@ -76,6 +93,7 @@ class GatedDriver {
     if (dice <= 14) return set_budget();
     if (dice <= 16) return pin();
     if (dice <= 17) return unpin();
+    if (dice <= 20 && squeezes_) return serve();
     if (dice == 18 && chance(10)) return rig_.cache->flush();
     if (dice <= 45) return step();
     if (rig_.live.empty()) return;
@@ -98,9 +116,14 @@ class GatedDriver {
     }
     std::set<int64_t> at;
     for (int64_t i = pick(0, 3); i > 0; --i) at.insert(pick(1, std::ssize(tokens)));
-    const auto info = rig_.cache->match("g", tokens);
+    const bool elastic = chance(percent_elastic_);
+    const Scope scope = scope_of(elastic);
+    const auto info = rig_.cache->match(scope, tokens);
     ASSERT_LE(info.held, info.planned);
-    const SequenceId id = rig_.open_gated(tokens, tier_, {at.begin(), at.end()});
+    const SequenceId id =
+        rig_.open_gated(tokens, elastic ? elastic_ : tier_, {at.begin(), at.end()}, scope);
+    kept_[id].elastic = elastic;
+    thinned_hits_ += rig_.cache->footprint(id).thinned.empty() ? 0 : 1;
     hits_ += rig_.computed(id);
     kept_[id].had = rig_.computed(id);
     ASSERT_LE(rig_.computed(id), info.planned);
@@ -111,13 +134,14 @@ class GatedDriver {
     const bool whole = rig_.computed(id) == rig_.progress(id).tokens;
     const SequenceId fork = rig_.fork(id);
     kept_[fork].plain = kept_.at(id).plain;
+    kept_[fork].elastic = kept_.at(id).elastic;
     if (whole) {
       ASSERT_EQ(rig_.computed(fork), rig_.progress(fork).tokens);
     }
     kept_[fork].had = rig_.computed(fork);
   }
   void append(SequenceId id) {
-    if (std::ssize(rig_.live.at(id).tokens) > 12 * shape_.page_slots) return close(id);
+    if (std::ssize(rig_.live.at(id).tokens) > (pages_ + 7) * shape_.page_slots) return close(id);
     // What was generated is told from the prompt by the step that evaluated it.
     if (!tier_.decode_gate && rig_.computed(id) < rig_.progress(id).tokens) return;
     rig_.append(id, static_cast<TokenId>(pick(0, 1)));
@@ -132,7 +156,7 @@ class GatedDriver {
     const int64_t computed = rig_.computed(id);
     rig_.close(id);
     if (!reserved && !kept_.at(id).plain && tier_.decode_gate && roomy()) {
-      ASSERT_GE(rig_.held_gated(path.tokens), computed);
+      ASSERT_GE(rig_.held_gated(path.tokens, path.scope), computed);
       ++published_;
     }
     kept_.erase(id);
@@ -153,9 +177,12 @@ class GatedDriver {
     if (pins_.size() >= 2) return;
     promises_may_break();
     const Tokens tokens = random_prompt();
-    const auto pin = rig_.cache->pin("g", tokens, 0);
-    ASSERT_EQ(pin.tokens, rig_.held_gated(tokens));
-    if (pin.tokens > 0) pins_[pin.id] = {tokens.begin(), tokens.begin() + pin.tokens};
+    const Scope scope = scope_of(chance(percent_elastic_));
+    const auto pin = rig_.cache->pin(scope, tokens, 0);
+    ASSERT_EQ(pin.tokens, rig_.held_gated(tokens, scope));
+    if (pin.tokens == 0) return;
+    const Tokens pinned(tokens.begin(), tokens.begin() + pin.tokens);
+    pins_[pin.id] = {scope, pinned, rig_.cache->match(scope, pinned).epoch};
   }
   void unpin() {
     if (pins_.empty()) return;
@@ -164,9 +191,34 @@ class GatedDriver {
   }
   void set_budget() {
     promises_may_break();
+    if (squeezes_) return squeeze();
     const int64_t columns = chance(50) ? columns_ : pick(1, columns_);
     const bool fits = rig_.cache->set_budget(columns * shape_.column_bytes());
     ASSERT_EQ(fits, rig_.cache->stats().bytes_held <= columns * shape_.column_bytes());
+  }
+
+  // A text and a little more, to the end.
+  void serve() {
+    if (rig_.live.size() >= 7) return;
+    promises_may_break();
+    const Tokens& base = bases_[static_cast<size_t>(pick(0, std::ssize(bases_) - 1))];
+    const Scope scope = scope_of(true);
+    const SequenceId id = rig_.open_gated(base + random_tokens(pick(1, shape_.page_slots)),
+                                          elastic_, {std::ssize(base)}, scope);
+    kept_[id].elastic = true;
+    thinned_hits_ += rig_.cache->footprint(id).thinned.empty() ? 0 : 1;
+    while (rig_.live.contains(id) && rig_.computed(id) < rig_.progress(id).tokens &&
+           !rig_.blocked(id) && !::testing::Test::HasFatalFailure()) {
+      reserve(id);
+      step();
+    }
+    if (rig_.live.contains(id)) close(id);
+  }
+  // Pressure for a moment, and not so much that nothing is left.
+  void squeeze() {
+    rig_.cache->set_budget(rig_.cache->stats().bytes_held * pick(60, 99) / 100);
+    rig_.check();
+    rig_.cache->set_budget(columns_ * shape_.column_bytes());
   }
 
   void reserve(SequenceId id) {
@@ -234,22 +286,34 @@ class GatedDriver {
       waiting += p.blocked ? 1 : 0;
     }
     ASSERT_TRUE(pending == 0 || waiting < pending) << "everyone waits";
-    for (const auto& [id, tokens] : pins_) {
-      ASSERT_EQ(rig_.held_gated(tokens), std::ssize(tokens)) << "pin " << id;
+    for (const auto& [id, pin] : pins_) {
+      const MatchInfo held = rig_.cache->match(pin.scope, pin.tokens);
+      ASSERT_EQ(held.held, std::ssize(pin.tokens)) << "pin " << id;
+      ASSERT_EQ(held.epoch, pin.epoch) << "pin " << id;
     }
   }
+
+  static Scope scope_of(bool elastic) { return elastic ? "e" : "g"; }
+  struct Pinned {
+    Scope scope;
+    Tokens tokens;
+    int32_t epoch = 0;
+  };
 
   static inline const std::vector<int64_t> kMany = {1, 2, 3, 4, 5, 6, 7, 8};
   std::mt19937_64 rng_;
   Shape4 shape_;
   int64_t columns_;
-  Tier tier_;
+  Tier tier_, elastic_;
   Rig rig_;
+  int64_t pages_;
+  int percent_elastic_;
+  bool squeezes_;
   std::array<Tokens, 4> bases_;
   std::vector<Tokens> texts_;
   std::map<SequenceId, Kept> kept_;
-  std::map<PinId, Tokens> pins_;
-  int64_t rows_ = 0, hits_ = 0, published_ = 0;
+  std::map<PinId, Pinned> pins_;
+  int64_t rows_ = 0, hits_ = 0, published_ = 0, thinned_ = 0, thinned_hits_ = 0;
 };
 
 TEST(GatedCacheProperty, RandomOperations) {
@@ -273,6 +337,30 @@ TEST(GatedCacheProperty, RandomOperations) {
   EXPECT_GT(rows, soak().operations / 10);
   EXPECT_GT(hits, soak().operations / 50);
   EXPECT_GT(published, 50);
+}
+
+// Longer texts, small windows, little room: much is thinned, and started from.
+TEST(GatedCacheProperty, RandomOperationsOnThinnedRuns) {
+  const Shape4 shapes[] = {{4, 2, 2, 2}, {2, 1, 3, 2}, {8, 1, 2, 4}};
+  int64_t thinned = 0, thinned_hits = 0;
+  for (uint64_t round = 0; round < 12 && !HasFatalFailure(); ++round) {
+    Tier tier;
+    tier.rule.threshold = std::array{-4.0f, -2.0f}[round % 2];
+    tier.rule.window = std::array{1, 3, 6}[round % 3];
+    tier.rule.sinks = std::array{0, 3}[round % 2];
+    tier.decode_gate = round % 5 != 4;
+    tier.memory_floats = round % 4 == 0 ? 7 : 0;
+    SCOPED_TRACE("round " + std::to_string(round));
+    GatedDriver driver(soak().seed * 2000 + round, shapes[round % 3],
+                       std::array{150, 500}[round / 6], tier, 24, 80, true);
+    driver.run(soak().operations / 24);
+    thinned += driver.thinned();
+    thinned_hits += driver.thinned_hits();
+  }
+  EXPECT_GT(thinned, soak().operations / 10);
+  EXPECT_GT(thinned_hits, soak().operations / 2000);
+  std::printf("%lld tokens thinned, %lld starts behind thinned runs\n",
+              static_cast<long long>(thinned), static_cast<long long>(thinned_hits));
 }
 
 }  // namespace

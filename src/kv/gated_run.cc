@@ -274,7 +274,7 @@ void GatedRuns::cut_front(GatedRun& run, int64_t tokens) {
   CHECK(cut <= std::ssize(run.keep));
   std::vector<int32_t> before(run.size()), all(run.size());
   for (int64_t k = 0; k < std::ssize(run.keep); ++k) {
-    if (run.keep[static_cast<size_t>(k)] == ops::kDroppedByte) continue;
+    if (!ops::holds_slot(run.keep[static_cast<size_t>(k)])) continue;
     const auto list = static_cast<size_t>(k % lists_);
     ++all[list];
     if (k < cut) ++before[list];

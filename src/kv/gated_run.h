@@ -14,6 +14,8 @@
 //              pages of the dropped list's own grid (what kernels read);
 //              at rest, the overlay: just those slots, packed from the first slot of a page
 //   nothing    at a boundary whose overlay was freed: no request can start there
+//   thinned    kept slots on pages that the run closes are given back by whole pages: what is below
+//              keeps its place inside its pages, and its slots count from less
 #pragma once
 
 #include <cstdint>
@@ -99,6 +101,10 @@ class GatedRuns {
   // Working tail -> overlay for whoever starts at `position`. Takes no page.
   void pack(GatedRun& run, int64_t position, int32_t window);
   void drop_overlay(GatedRun& run);
+  // Gives back about half of the slots on the pages that the run closes, the least likely first, of
+  // its first `tokens` tokens; none that is protected. gone [lists]: slots given back, multiples of
+  // P, by which runs below move down. Returns the pages; takes none.
+  int64_t thin(GatedRun& run, int64_t tokens, std::span<int32_t> gone);
   // `run`, whose overlay was freed, gets that of a run with the same end.
   void move_overlay(GatedRun& from, GatedRun& run);
   // Takes the first `tokens` tokens off; they are held elsewhere.
@@ -115,6 +121,9 @@ class GatedRuns {
   Rooms rooms(const GatedRun* run, const GatedRun* parent, int32_t list) const;
   void move_dropped(const GatedRun& from, GatedRun& to, int32_t list, int32_t from_first,
                     int32_t to_first, int32_t begin, int32_t end);
+  int64_t choose_thinned(GatedRun& run, int64_t tokens, std::span<int32_t> gone);
+  void close_gaps(GatedRun& run, int32_t list, int32_t first);
+  void move_kept(GatedRun& run, int32_t list, int32_t from, int32_t to, int32_t slots);
   void give_back(GatedRun& run, int32_t list, std::span<const ops::PageId> ids, bool first_kept);
   void give_back_dropped(GatedRun& run, int32_t list, int32_t from, int32_t to);
   void charge(GatedRun& run, int64_t bytes);
@@ -123,6 +132,10 @@ class GatedRuns {
   const int32_t lists_;
   const int32_t page_slots_;
   std::vector<ops::PageId> scratch_;
+  // Of thin().
+  std::vector<uint64_t> order_;     // what may go, the least likely first
+  std::vector<uint8_t> keep_;       // the run's decisions before
+  std::vector<int32_t> own_, may_;  // [lists] slots of the run; of them, those that may go
 };
 
 }  // namespace coppice::kv

@@ -44,6 +44,7 @@ struct Tier {
   ops::GateRule rule;
   bool decode_gate = true;    // false: generated tokens are all kept, and never published
   int64_t memory_floats = 0;  // that the gate carries from token to token, all layers together
+  bool elastic = false;       // what nobody uses may be thinned under pressure, before it is freed
   bool operator==(const Tier&) const = default;
 };
 
@@ -92,6 +93,7 @@ struct Step {
 struct MatchInfo {
   int64_t held = 0;     // leading tokens whose keys and values are held now
   int64_t planned = 0;  // leading tokens held or being written by a live sequence
+  int32_t epoch = 0;    // highest of the nodes that hold them: how often one was thinned
 };
 
 struct KvStats {
@@ -108,6 +110,8 @@ struct KvStats {
   int64_t tokens_copied = 0;     // partial pages copied at branches, since creation
   int64_t overlays = 0;          // of gated scopes' inner boundaries, that pressure may free
   int64_t overlays_freed = 0;    // under pressure, since creation
+  int64_t tokens_thinned = 0;    // in the nodes that were thinned, every time, since creation
+  int64_t pages_thinned = 0;     // that this gave back
 };
 
 // Order in which whole unpinned leaves are given back under pressure.
@@ -137,9 +141,15 @@ class KvCache {
   virtual KvStats stats() const = 0;
   // What is held of a sequence's computed tokens: kept entries over tokens per layer [L] (1 in an
   // ungated scope), and the bytes of its path, shared or not, overlays and probabilities included.
+  // thinned: what of its path others hold thinned, from the root down.
+  struct Thinned {
+    int64_t begin = 0, end = 0;  // tokens
+    int32_t epoch = 0;           // how often
+  };
   struct Footprint {
     std::vector<double> keep_ratio;
     int64_t bytes = 0;
+    std::vector<Thinned> thinned;
   };
   virtual Footprint footprint(SequenceId id) const = 0;
 

@@ -43,6 +43,11 @@ struct Node {
     return gated != nullptr && computed > 0 && gated->tail != GatedRun::Tail::kNone;
   }
   bool complete() const { return computed == size(); }
+  // At rest in an elastic scope, and not yet as thin as it gets.
+  bool thinnable() const {
+    return gated != nullptr && tier->elastic && references() == 0 && !spent &&
+           epoch < kMostEpochs && gated->tail != GatedRun::Tail::kWorking;
+  }
   int32_t references() const { return live + pinned; }
 
   Node* parent = nullptr;                       // null: the root of a scope (no tokens)
@@ -58,6 +63,9 @@ struct Node {
   int64_t publish_end = INT64_MAX;  // nobody else may start in a run from there on, or below it
   int32_t unstarted = 0;            // children that will start from this node's overlay
   uint64_t boundary_used = 0;       // clock: a request started at its end, or it was made
+  int32_t epoch = 0;                // how often its run was thinned
+  int32_t born = 0;                 // sum of the epochs above when its run was started
+  bool spent = false;               // thinning it once more gave nothing back
 
   SequenceId owner = 0;       // the live sequence whose tail this is
   std::vector<PinHold> pins;  // those whose last token lies here

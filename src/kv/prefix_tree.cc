@@ -32,9 +32,9 @@ void PrefixTree::refresh(Node* node) {
   refresh_overlay(node);
   if (seen.queued) queue_.erase(*seen.queued);
   seen.queued.reset();
-  if (unreferenced && node->children.empty()) {
-    seen.queued =
-        ReclaimQueue::Entry{{node->last_used, node->size(), node->start}, node->age, node};
+  if (unreferenced && (node->children.empty() || node->thinnable())) {
+    seen.queued = ReclaimQueue::Entry{
+        {node->last_used, node->size(), node->start}, node->age, node, node->epoch};
     queue_.insert(*seen.queued);
   }
 }
@@ -333,6 +333,7 @@ void PrefixTree::trim(Node* node) {
 void PrefixTree::release(Node* tail, uint64_t clock) {
   CHECK(tail->owner != 0);
   tail->owner = 0;
+  note(clock);
   for (Node* node = tail; node != nullptr; node = node->parent) node->last_used = clock;
   add_live(tail, -1);
   if (tail->tier != nullptr) return release_gated(tail, clock);
@@ -405,41 +406,6 @@ void PrefixTree::drop_if_held_beside(Node* leaf) {
   for (int64_t n = 1; n < shorter; ++n) {
     Node* other = unowned_leaf(parent, std::span(leaf->tokens).first(static_cast<size_t>(n)));
     if (other != nullptr && other->references() == 0) remove(other);
-  }
-}
-
-// The colder of the coldest leaf and the coldest inner boundary's overlay.
-void PrefixTree::reclaim_one() {
-  const bool leaf = !queue_.empty();
-  if (!overlays_.empty() &&
-      (!leaf || overlays_.front().used <= queue_.first().candidate.last_used)) {
-    Node* node = overlays_.front().node;
-    runs_.drop_overlay(*node->gated);
-    ++overlays_freed_;
-    return refresh(node);
-  }
-  Node* node = queue_.front();
-  while (true) {
-    Node* parent = node->parent;
-    const bool root = parent->is_root();
-    tokens_reclaimed_ += node->computed;
-    remove(node);
-    // A leaf whose overlay was freed is held for nothing.
-    if (root || !parent->is_tombstone() || parent->references() > 0) return;
-    node = parent;
-  }
-}
-
-bool PrefixTree::make_room(int64_t pages) {
-  while (pool_.room() < pages && !(queue_.empty() && overlays_.empty())) reclaim_one();
-  return pool_.room() >= pages;
-}
-
-void PrefixTree::reclaim_all() {
-  while (!queue_.empty()) {
-    Node* leaf = queue_.front();
-    tokens_reclaimed_ += leaf->computed;
-    remove(leaf);
   }
 }
 

@@ -16,6 +16,9 @@
 //   join(Y, X, P)     X: [a b | c d]               U: [a b]  --+-- X: [c d]         Y's own page of
 //                     Y: [a b | e]            ->               `-- Y: [e]           a b goes back
 //
+//   thin(X)           X: k k k k|k k k k|k .  ->   X: k k k k|k .          (P = 4; kept slots)
+//                     Y:                 k k k|k         Y:    k k k|k     Y's starts are P less
+//
 // Invariants (KvCache::check_invariants names them by these numbers)
 //    1. Every page is free or in exactly one node; pages in nodes == pool.held().
 //    2. Every node starts where its parent ends, at a multiple of P; a node with children holds a
@@ -26,8 +29,8 @@
 //    5. Ages are distinct among siblings (a waiter waits only for older nodes: no cycle).
 //    6. Live sequences and owned leaves are one to one; the path to a tail spells the sequence.
 //    7. What is planned but not computed has a live sequence at or below it.
-//    8. live and pinned count the owners and pins at or below; a node with neither and without
-//       children stands in the reclaim queue, and holds at least one token.
+//    8. live and pinned count the owners and pins at or below; a node with neither stands in the
+//       reclaim queue if it is without children or may be thinned, and holds at least one token.
 //    9. A pin stands at the node that holds its last token, and that token is computed.
 //   10. Rows reserved in this step continue what is computed; an interior node is written by the
 //       oldest sequence below it.
@@ -38,8 +41,13 @@
 //       A run that is complete and not a tail has an overlay, or its was freed and no child is
 //       still to start from it; its lists' lengths agree with its decisions; a first page is shared
 //       with the parent's last or its own.
+//   14. Thinned (epoch > 0) are runs of elastic scopes only, no more than kMostEpochs times; of
+//   what
+//       they gave back no byte says that it is held, and none that is protected is among it. A run
+//       was born under no later epochs than those above it.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -157,6 +165,8 @@ class PrefixTree {
   // Reclaims until the pool has `pages` free; false where too few leaves are unreferenced.
   bool make_room(int64_t pages);
   void reclaim_all();
+  // The sum of epochs of a node and those above: which version of its path it is.
+  static int32_t epochs_to(const Node* node);
 
   // --- totals
   int64_t nodes() const { return nodes_; }
@@ -165,6 +175,8 @@ class PrefixTree {
   int64_t reclaimable_pages() const { return reclaimable_pages_; }
   int64_t overlay_pages() const { return overlay_pages_; }  // of the queued ones
   int64_t overlays_freed() const { return overlays_freed_; }
+  int64_t tokens_thinned() const { return tokens_thinned_; }
+  int64_t pages_thinned() const { return pages_thinned_; }
   size_t queued_overlays() const { return overlays_.size(); }
   size_t queued() const { return queue_.size(); }
   uint64_t next_age() { return ++ages_; }
@@ -193,6 +205,10 @@ class PrefixTree {
   void release_gated(Node* tail, uint64_t clock);
   void refresh_overlay(Node* node);
   void reclaim_one();
+  void reclaim_below(Node* node);
+  void thin(Node* node);
+  void move_down(Node* node, std::span<const int32_t> slots);
+  void note(uint64_t clock) { clock_ = std::max(clock_, clock); }
   void give_back(std::vector<PageId>& ids);
 
   PagePool& pool_;
@@ -203,7 +219,9 @@ class PrefixTree {
   ReclaimQueue queue_;
   OverlayQueue overlays_;
   std::vector<PageId> scratch_;
+  std::vector<int32_t> gone_;  // [lists] of thin()
   uint64_t ages_ = 0;
+  uint64_t clock_ = 0;  // the latest that anything was used at
   int64_t nodes_ = 0;
   int64_t tokens_held_ = 0;
   int64_t tokens_reclaimed_ = 0;
@@ -211,6 +229,8 @@ class PrefixTree {
   int64_t reclaimable_bytes_ = 0;  // charged by the same nodes
   int64_t overlay_pages_ = 0;
   int64_t overlays_freed_ = 0;
+  int64_t tokens_thinned_ = 0;
+  int64_t pages_thinned_ = 0;
 };
 
 }  // namespace coppice::kv

@@ -116,6 +116,7 @@ void PrefixTree::start_run(Node* node) {
       above, node->tier->memory_floats,
       [&](int32_t list, std::span<int32_t> out) { dropped_positions(parent, list, out); });
   if (above != nullptr) --parent->unstarted;
+  node->born = epochs_to(parent);
   refresh(parent);
   refresh(node);
 }
@@ -138,6 +139,7 @@ Node* PrefixTree::split_gated(Node* node, int64_t at) {
   upper->tier = node->tier;
   upper->gated = std::move(node->gated);
   upper->publish_end = node->publish_end;
+  upper->born = node->born;
   upper->unstarted = 1;
   move_pins(node, upper, upper->end());
   cut_front(node, at);
@@ -162,6 +164,7 @@ Node* PrefixTree::add_tail(Node* parent, std::span<const TokenId> tokens, Sequen
 Node* PrefixTree::cut(const Start& start, uint64_t clock) {
   Node* node = start.node;
   if (node->is_root()) return node;
+  note(clock);
   const int64_t at = start.length - node->start;
   if (at == node->computed && !node->has_overlay()) {
     node = seal(node, clock);
@@ -175,6 +178,7 @@ Node* PrefixTree::cut(const Start& start, uint64_t clock) {
 
 Node* PrefixTree::seal(Node* node, uint64_t clock) {
   CHECK(node->gated != nullptr && node->computed > 0);
+  note(clock);
   Node* run = node->owner != 0 || !node->complete() ? split_gated(node, node->computed) : node;
   runs_.pack(*run->gated, run->end(), run->tier->rule.window);
   run->boundary_used = clock;
@@ -196,12 +200,16 @@ void PrefixTree::hang_below(Node* node, Node* upper) {
 }
 
 Node* PrefixTree::graft_twins(Node* node) {
+  // What was computed from other keys, or holds fewer of them, is something else.
+  const auto alike_in_epoch = [node](const Node* other) {
+    return other->epoch == 0 && node->epoch == 0 && other->born == node->born;
+  };
   Node* parent = node->parent;
   std::vector<Node*> alike;
   const auto visit = [&](Node* other) {
     const int64_t same = common_prefix(other->tokens, node->tokens);
     if (other != node && same == node->size() && other->computed >= same && !other->unpublished() &&
-        !node->unpublished()) {
+        !node->unpublished() && alike_in_epoch(other)) {
       alike.push_back(other);
     }
     return same > 0;
@@ -276,7 +284,7 @@ void PrefixTree::refresh_overlay(Node* node) {
       !node->pins.empty()) {
     return;
   }
-  seen.overlay = OverlayQueue::Entry{node->boundary_used, node->age, node};
+  seen.overlay = OverlayQueue::Entry{node->boundary_used, node->age, node, node->tier->elastic};
   overlays_.insert(*seen.overlay);
   if (node->references() == 0) return;  // counted with the node's pages
   for (int32_t list = 0; list < lists_; ++list) {

@@ -1,5 +1,7 @@
 #include "kv/test_rig.h"
 
+#include <tuple>
+
 namespace coppice::kv {
 
 Soak& soak() {
@@ -101,17 +103,76 @@ void Rig::check_slot(const ops::KvPart& part, int32_t list, int64_t slot, uint64
   }
 }
 
-void Rig::check_gated(const Live& l, const Slice& slice, const Step& step, int32_t list) const {
+std::vector<std::vector<uint8_t>> Rig::decisions(
+    const Live& l, int64_t end, const std::vector<KvCache::Thinned>& thinned) const {
+  const int32_t p = shape_.page_slots, lists = shape_.layers * shape_.kv_heads;
+  const auto n = static_cast<size_t>(lists);
+  std::vector<std::vector<uint8_t>> keep(static_cast<size_t>(end), std::vector<uint8_t>(n));
+  for (size_t t = 0; t < keep.size(); ++t) {
+    const auto position = static_cast<int64_t>(t);
+    const bool gated = l.tier->decode_gate || position < l.prompt;
+    const bool guarded = position < l.tier->rule.sinks || (l.tokens[t] & kExactToken) != 0;
+    for (int32_t list = 0; list < lists; ++list) {
+      const float logit = gate_logit(l.hashes[t], list);
+      const bool kept = !gated || logit >= l.tier->rule.threshold;
+      keep[t][static_cast<size_t>(list)] = guarded ? ops::kProtectedByte
+                                           : kept  ? ops::keep_byte(logit)
+                                                   : ops::kDroppedByte;
+    }
+  }
+  std::vector<int64_t> before(n);  // kept at birth before the range: thinning moves by whole pages
+  int64_t seen = 0;
+  for (const KvCache::Thinned& range : thinned) {
+    for (; seen < range.begin; ++seen) {
+      for (size_t i = 0; i < n; ++i) before[i] += keep[static_cast<size_t>(seen)][i] > 0 ? 1 : 0;
+    }
+    for (int32_t epoch = 0; epoch < range.epoch; ++epoch) {
+      std::vector<std::tuple<uint8_t, int64_t, size_t>> may;
+      std::vector<int64_t> all(n), take(n);
+      int64_t closed = 0;
+      for (size_t i = 0; i < n; ++i) {
+        std::vector<int64_t> own;
+        for (int64_t t = range.begin; t < range.end; ++t) {
+          if (keep[static_cast<size_t>(t)][i] > ops::kThinnedByte) own.push_back(t);
+        }
+        // What stands on its last, open page stays.
+        const int64_t open = (before[i] % p + std::ssize(own)) % p;
+        own.resize(static_cast<size_t>(std::max<int64_t>(0, std::ssize(own) - open)));
+        closed += std::ssize(own);
+        for (const int64_t t : own) {
+          const uint8_t byte = keep[static_cast<size_t>(t)][i];
+          if (byte == ops::kProtectedByte || range.end - t < l.tier->rule.window) continue;
+          may.emplace_back(byte, t, i);
+          ++all[i];
+        }
+      }
+      std::ranges::sort(may);
+      for (size_t k = 0; k < may.size() && static_cast<int64_t>(k) < closed / 2; ++k) {
+        ++take[std::get<2>(may[k])];
+      }
+      for (size_t i = 0; i < n; ++i) {
+        take[i] = std::min((take[i] + p / 2) / p, all[i] / p) * p;
+      }
+      for (const auto& [byte, t, i] : may) {
+        if (take[i] == 0) continue;
+        --take[i];
+        keep[static_cast<size_t>(t)][i] = ops::kThinnedByte;
+      }
+    }
+  }
+  return keep;
+}
+
+void Rig::check_gated(const Live& l, const Slice& slice, const Step& step, int32_t list,
+                      const std::vector<std::vector<uint8_t>>& keep) const {
   const ops::AttentionPlan& plan = step.plan;
   const int64_t end = slice.position + (slice.row_end - slice.row_begin);
   std::vector<int64_t> kept, dropped;
   std::vector<std::array<int32_t, 3>> bounds;  // of the slice's rows
   for (int64_t t = 0; t < end; ++t) {
-    const auto i = static_cast<size_t>(t);
-    const bool gated = l.tier->decode_gate || t < l.prompt;
-    const bool keep = t < l.tier->rule.sinks || (l.tokens[i] & kExactToken) != 0 || !gated ||
-                      gate_logit(l.hashes[i], list) >= l.tier->rule.threshold;
-    (keep ? kept : dropped).push_back(t);
+    const uint8_t byte = keep[static_cast<size_t>(t)][static_cast<size_t>(list)];
+    if (byte == ops::kDroppedByte) dropped.push_back(t);
+    if (byte > ops::kThinnedByte) kept.push_back(t);
     if (t < slice.position) continue;
     const auto visible = std::ranges::upper_bound(dropped, t - l.tier->rule.window);
     bounds.push_back({static_cast<int32_t>(kept.size()),
@@ -194,8 +255,13 @@ void Rig::compute(Step& step) {
   }
   for (const Slice& slice : step.slices) {
     const Live& l = live.at(slice.sequence);
-    for (int32_t list = 0; l.tier != nullptr && list < shape_.layers * heads; ++list) {
-      check_gated(l, slice, step, list);
+    if (l.tier == nullptr) continue;
+    const auto thinned = cache->footprint(slice.sequence).thinned;
+    ASSERT_TRUE(thinned.empty() || l.tier->elastic);
+    const int64_t end = slice.position + (slice.row_end - slice.row_begin);
+    const auto keep = decisions(l, end, thinned);
+    for (int32_t list = 0; list < shape_.layers * heads; ++list) {
+      check_gated(l, slice, step, list, keep);
     }
   }
 }

@@ -264,7 +264,12 @@ class Rig {
 
  private:
   void check_slots(const Live& l, const ops::KvPart& part, int64_t from, int64_t to) const;
-  void check_gated(const Live& l, const Slice& slice, const Step& step, int32_t list) const;
+  // Of each token [tokens][lists]: ops::keep_byte as it must be now, made anew from the tokens and
+  // from which ranges the cache says were thinned how often.
+  std::vector<std::vector<uint8_t>> decisions(const Live& l, int64_t end,
+                                              const std::vector<KvCache::Thinned>& thinned) const;
+  void check_gated(const Live& l, const Slice& slice, const Step& step, int32_t list,
+                   const std::vector<std::vector<uint8_t>>& keep) const;
   void check_slot(const ops::KvPart& part, int32_t list, int64_t slot, uint64_t hash) const;
 };
 

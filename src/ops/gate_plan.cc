@@ -69,7 +69,7 @@ class ListDecisions {
 
 uint8_t keep_byte(float logit) {
   const double p = std::isnan(logit) ? 1.0 : 1.0 / (1.0 + std::exp(-double{logit}));
-  return static_cast<uint8_t>(1 + static_cast<int>(p * 253));
+  return static_cast<uint8_t>(2 + static_cast<int>(p * 252));
 }
 
 int32_t gate_pages_needed(int32_t rows, int32_t kept_room, int32_t dropped_room,

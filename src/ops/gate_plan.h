@@ -70,10 +70,13 @@ struct GatePlan {
   bool empty() const { return rows.empty(); }
 };
 
-// What is stored of a decision: 0 dropped, 255 protected (a sink, exact), else 1 + p * 253 of the
-// keep probability p = sigmoid(logit), rounded down.
+// What is stored of a decision: 0 dropped, 255 protected (a sink, exact), else 2 + p * 252 of the
+// keep probability p = sigmoid(logit), rounded down. Thinning puts 1 in its place: kept at birth,
+// given back since.
 inline constexpr uint8_t kDroppedByte = 0;
+inline constexpr uint8_t kThinnedByte = 1;
 inline constexpr uint8_t kProtectedByte = 255;
+inline bool holds_slot(uint8_t keep) { return keep > kThinnedByte; }
 uint8_t keep_byte(float logit);
 
 // The most new pages that `rows` more tokens can take where the last kept and dropped pages have

@@ -315,19 +315,20 @@ TEST(GatePlan, PagesNeededAreThoseOfTheWorstDecision) {
 }
 
 TEST(GatePlan, KeepBytesGrowWithTheProbability) {
-  EXPECT_EQ(keep_byte(-kInf), 1);
-  EXPECT_EQ(keep_byte(0.0f), 1 + 126);
+  EXPECT_EQ(keep_byte(-kInf), 2);
+  EXPECT_EQ(keep_byte(0.0f), 2 + 126);
   EXPECT_EQ(keep_byte(kInf), 254);
   EXPECT_EQ(keep_byte(kNan), 254);
   std::set<uint8_t> seen;
-  uint8_t before = 1;
+  uint8_t before = 2;
   for (float logit = -40.0f; logit <= 40.0f; logit += 0.004f) {
     const uint8_t byte = keep_byte(logit);
     ASSERT_GE(byte, before) << logit;
     seen.insert(before = byte);
   }
-  EXPECT_EQ(seen.size(), 254u);
-  EXPECT_FALSE(seen.contains(kDroppedByte) || seen.contains(kProtectedByte));
+  EXPECT_EQ(seen.size(), 253u);
+  EXPECT_FALSE(seen.contains(kDroppedByte) || seen.contains(kThinnedByte) ||
+               seen.contains(kProtectedByte));
 }
 
 TEST(GatePlan, WithoutGatedRowsNothingIsAsked) {
