@@ -119,8 +119,8 @@ Expected<ordered_json> storefront_task(Engine& engine, const EvalFlags& flags, i
                       {"by_type", std::move(by_type)}};
 }
 
-// Where a family's facts stand: the levels of --haystack; nothing: its own. One that has one only
-// keeps it.
+// Where a family's facts stand: those levels of --haystack that it has; nothing: its own. One that
+// has one only keeps it.
 Expected<std::vector<std::optional<families::Haystack>>> levels_of(
     const EvalFlags& flags, const families::FamilyInfo& info) {
   std::vector<std::optional<families::Haystack>> levels;
@@ -129,14 +129,14 @@ Expected<std::vector<std::optional<families::Haystack>>> levels_of(
     if (!level) {
       return fail(ErrorCode::kInvalidArgument, "--haystack: no " + name + " (h0 to h3)");
     }
-    if (info.fixed_haystack) continue;
-    if (!families::has_level(info, *level)) {
-      return fail(ErrorCode::kInvalidArgument,
-                  "--haystack " + name + ": " + std::string(info.name) + " has none");
-    }
-    levels.push_back(level);
+    if (!info.fixed_haystack && families::has_level(info, *level)) levels.push_back(level);
   }
-  if (levels.empty()) levels.push_back(std::nullopt);
+  if (!levels.empty()) return levels;
+  if (!info.fixed_haystack && !flags.haystacks.empty()) {
+    return fail(ErrorCode::kInvalidArgument, "--haystack " + join_list(flags.haystacks) + ": " +
+                                                 std::string(info.name) + " has none");
+  }
+  levels.push_back(std::nullopt);
   return levels;
 }
 
