@@ -150,7 +150,7 @@ Status run(const Flags& flags) {
   }
   if (options.gate.empty()) {
     return fail(ErrorCode::kInvalidArgument,
-                "bench gate needs --gate FILE, a policy, or --random-gate point|causal");
+                "--gate: names no file and no policy; --random-gate point or causal makes one");
   }
   const KvTier tier = options.kv_tier.value_or(KvTier::kNormal);
   if (tier == KvTier::kOff) {
