@@ -1,4 +1,4 @@
-// Whole comparisons on the bundled model, small; and what outcomes amount to.
+// Whole comparisons on the bundled model, small.
 #include "eviction/comparison.h"
 
 #include <gtest/gtest.h>
@@ -10,7 +10,6 @@
 #include "coppice/engine.h"
 #include "eval/family_cases.h"
 #include "eviction/loaded_model.h"
-#include "eviction/summary.h"
 
 namespace coppice::eviction {
 namespace {
@@ -29,8 +28,8 @@ EngineOptions engine_options() {
 ComparisonOptions comparison(const std::vector<std::string>& policies) {
   ComparisonOptions options;
   options.engine = engine_options();
-  options.tasks = {{Family::kSystemPrompt, Haystack::kH3, 160, 2},
-                   {Family::kMultiKey, Haystack::kH1, 200, 2}};
+  options.tasks = {{Family::kSystemPrompt, Haystack::kH3, 128, 2},
+                   {Family::kMultiKey, Haystack::kH1, 128, 2}};
   options.budgets = {0.5};
   options.seeds = 1;
   options.samples = 10;
@@ -109,7 +108,10 @@ TEST(Comparison, EveryPolicyHoldsItsBudget) {
   const std::vector<std::string> names{
       "full",           "window",  "streaming", "static-heads", "h2o",       "tova",   "snapkv",
       "snapkv-visible", "keydiff", "expected",  "kvzip",        "h2o+heads", "random", "key-norm"};
-  const Ran all = run(comparison(names));
+  ComparisonOptions options = comparison(names);
+  options.samples = 6;
+  options.per_context = 3;
+  const Ran all = run(options);
   ASSERT_TRUE(all.status) << all.status.error().message;
   ASSERT_EQ(all.outcomes.size(), 2 * names.size());
   std::map<std::string, int64_t> right;
@@ -117,7 +119,7 @@ TEST(Comparison, EveryPolicyHoldsItsBudget) {
     SCOPED_TRACE(outcome.key.policy + " " + outcome.key.task.name());
     ASSERT_EQ(outcome.right.size(), 2u);
     for (const std::string& context : outcome.right) {
-      EXPECT_EQ(context.size(), 5u);
+      EXPECT_EQ(context.size(), 3u);
       right[outcome.key.policy] += std::count(context.begin(), context.end(), '1');
     }
     if (outcome.key.policy == "full") continue;
@@ -125,16 +127,16 @@ TEST(Comparison, EveryPolicyHoldsItsBudget) {
     EXPECT_EQ(outcome.threshold.has_value(), gate);
     if (gate) {
       // One threshold for all tasks, found on others: near, not exact.
-      EXPECT_NEAR(outcome.held, 0.5, 0.12);
+      EXPECT_NEAR(outcome.held, 0.5, 0.15);
     } else {
       EXPECT_LE(outcome.held, 0.5);
-      EXPECT_GT(outcome.held, 0.45);
+      EXPECT_GT(outcome.held, 0.4);
     }
     EXPECT_LT(outcome.kept, 0.62);
   }
   // What sees the answer's place keeps it; the most recent half does not.
   EXPECT_GE(right["kvzip"], right["full"] - 2);
-  EXPECT_LE(right["window"], right["full"] - 4);
+  EXPECT_LE(right["window"], right["full"] - 3);
 }
 
 TEST(Comparison, OutcomesDoNotDependOnWhatElseIsRun) {
@@ -179,7 +181,7 @@ TEST(Comparison, AThresholdBelongsToTheTasksItWasFoundOn) {
 // Overlays and a page for every list are held whatever is dropped.
 TEST(Comparison, ABudgetThatNoThresholdHoldsIsSaidSo) {
   ComparisonOptions options = comparison({"random"});
-  options.budgets = {0.02, 0.6};
+  options.budgets = {0.02, 0.7};
   const Ran ran = run(options);
   ASSERT_TRUE(ran.status) << ran.status.error().message;
   for (const Outcome& outcome : ran.outcomes) {
@@ -197,7 +199,7 @@ TEST(Comparison, EndsWhereItIsTold) {
 
 TEST(Comparison, ChainsArePredicted) {
   ComparisonOptions options = comparison({"full", "window", "random"});
-  options.tasks = {{Family::kMarkov, Haystack::kH3, 200, 2}};
+  options.tasks = {{Family::kMarkov, Haystack::kH3, 128, 2}};
   const Ran chains = run(options);
   ASSERT_TRUE(chains.status) << chains.status.error().message;
   ASSERT_EQ(chains.outcomes.size(), 3u);
@@ -221,71 +223,11 @@ TEST(Comparison, RefusesWhatItCannotRun) {
   EXPECT_FALSE(find_policy("kvzip+heads", {}));  // it is so already
   ComparisonOptions options = comparison({"full"});
   options.policies.push_back(find_policy("kvzip", {}).value());
-  options.engine.ctx = 256;  // a context and its replay are longer
+  options.engine.ctx = 200;  // a context and its replay are longer
   const Ran refused = run(options);
   ASSERT_FALSE(refused.status);
   EXPECT_EQ(refused.status.error().code, ErrorCode::kInvalidArgument);
-  EXPECT_NE(refused.status.error().message.find("--ctx is 256"), std::string::npos);
-}
-
-// --- what outcomes amount to
-
-Outcome outcome(const std::string& policy, double budget, const Task& task, uint64_t seed,
-                std::vector<std::string> right) {
-  Outcome out;
-  out.key = {policy, budget, task, seed, 0};
-  out.right = std::move(right);
-  out.held = budget;
-  return out;
-}
-
-TEST(Summary, EachTaskCountsAlikeAndLossesArePaired) {
-  const Task a{Family::kNeedle, Haystack::kH1, 64, 2}, b{Family::kLookup, Haystack::kH3, 64, 2};
-  const std::vector<Outcome> outcomes{
-      outcome("full", 1, a, 1, {"1111", "1110"}), outcome("full", 1, b, 1, {"10"}),
-      outcome("tova", 0.5, a, 1, {"1100", "1111"}), outcome("tova", 0.5, b, 1, {"00"})};
-  const std::vector<Line> lines = summarise(outcomes, {});
-  ASSERT_EQ(lines.size(), 2u);
-  EXPECT_DOUBLE_EQ(lines[0].exact, (7.0 / 8 + 0.5) / 2);
-  EXPECT_FALSE(lines[0].loss);
-  const Line& tova = lines[1];
-  EXPECT_EQ(tova.tasks, 2);
-  EXPECT_EQ(tova.asked, 10);
-  EXPECT_DOUBLE_EQ(tova.exact, (6.0 / 8 + 0) / 2);
-  ASSERT_TRUE(tova.loss);
-  EXPECT_NEAR(tova.loss->points, 100 * ((7.0 - 6) / 8 + 0.5) / 2, 1e-9);
-  EXPECT_EQ(tova.loss->broken, 3);
-  EXPECT_EQ(tova.loss->mended, 1);
-  // Task a: either context may be drawn twice; task b has one.
-  EXPECT_NEAR(tova.loss->low, 100 * (-0.25 + 0.5) / 2, 1e-9);
-  EXPECT_NEAR(tova.loss->high, 100 * (0.5 + 0.5) / 2, 1e-9);
-  EXPECT_EQ(summarise(outcomes, {b})[1].asked, 2);
-  EXPECT_EQ(full_rate(outcomes, a), 7.0 / 8);
-  EXPECT_EQ(full_rate(outcomes, {Family::kUuid, Haystack::kH3, 64, 2}), std::nullopt);
-}
-
-TEST(Summary, WithoutTheWholeContextThereIsNoLoss) {
-  const Task task{Family::kNeedle, Haystack::kH1, 64, 2};
-  const std::vector<Outcome> outcomes{outcome("full", 1, task, 1, {"11"}),
-                                      outcome("tova", 0.5, task, 1, {"10"}),
-                                      outcome("tova", 0.5, task, 2, {"11"})};
-  const std::vector<Line> lines = summarise(outcomes, {});
-  EXPECT_EQ(lines[1].asked, 4);
-  EXPECT_FALSE(lines[1].loss);
-}
-
-TEST(Summary, OtherQuestionsAreNotPaired) {
-  const Task task{Family::kNeedle, Haystack::kH1, 64, 2};
-  std::vector<Outcome> outcomes{outcome("full", 1, task, 1, {"11"}),
-                                outcome("tova", 0.5, task, 1, {"10"})};
-  EXPECT_TRUE(summarise(outcomes, {})[1].loss);
-  outcomes[1].asked = 1;
-  EXPECT_FALSE(summarise(outcomes, {})[1].loss);
-  outcomes[1].asked = 0;
-  outcomes[1].right = {"1", "0"};
-  EXPECT_FALSE(summarise(outcomes, {})[1].loss);
-  outcomes[1].right = {"1"};
-  EXPECT_FALSE(summarise(outcomes, {})[1].loss);
+  EXPECT_NE(refused.status.error().message.find("--ctx is 200"), std::string::npos);
 }
 
 }  // namespace

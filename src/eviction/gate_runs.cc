@@ -150,7 +150,16 @@ Status GateRun::judge(const Sample& sample, Tally& tally) {
   return {};
 }
 
-// The higher, the less is held: between two thresholds, the middle again and again.
+// The higher, the less is held. From 0 outwards by fours until the budget lies between two
+// thresholds, then the middle again and again.
+double next_try(double low, double high) {
+  constexpr double kStep = 4;
+  if (low == -kWidest && high == kWidest) return 0;
+  if (high == kWidest) return std::min(std::max(1.0, kStep * low), (low + high) / 2);
+  if (low == -kWidest) return std::max(std::min(-1.0, kStep * high), (low + high) / 2);
+  return (low + high) / 2;
+}
+
 Expected<GateRun::Found> GateRun::threshold_for(double budget) {
   if (const auto known = thresholds_.find(budget); known != thresholds_.end()) {
     return known->second;
@@ -158,7 +167,7 @@ Expected<GateRun::Found> GateRun::threshold_for(double budget) {
   TRY_STATUS(prepare(apart_));
   double low = -kWidest, high = kWidest, best = high, least = 1e9;
   for (int i = 0; i < kTries && least > kCloseEnough * budget; ++i) {
-    const double middle = (low + high) / 2;
+    const double middle = next_try(low, high);
     double held = 0;
     for (const Sample& sample : apart_) {
       TRY(const Held one, read(sample, middle));
@@ -169,6 +178,8 @@ Expected<GateRun::Found> GateRun::threshold_for(double budget) {
       best = middle;
     }
     (held > budget ? low : high) = middle;
+    // What drops or keeps everything does not come nearer.
+    if (low > kWidest / 2 || high < -kWidest / 2) break;
   }
   const Found found{best, least <= kReached * budget};
   thresholds_[budget] = found;
