@@ -9,7 +9,7 @@
 
 #include "engine/test_harness.h"
 #include "model/test_files.h"
-#include "passing_backend.h"
+#include "ops/passing_backend.h"
 #include "promise3.h"
 
 namespace coppice::engine {
@@ -26,10 +26,10 @@ struct Calls {
   int64_t gated_plans = 0, mixed_plans = 0;
 };
 
-class CountingBackend : public PassingBackend {
+class CountingBackend : public ops::PassingBackend {
  public:
   CountingBackend(std::unique_ptr<ops::Backend> inner, Calls& calls)
-      : PassingBackend(std::move(inner)), calls_(calls) {}
+      : ops::PassingBackend(std::move(inner)), calls_(calls) {}
 
   void zero_pages(const ops::KvArena& arena, std::span<const ops::PageId> ids) override {
     calls_.of["zeroed pages"] += std::ssize(ids);

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "passing_backend.h"
+#include "ops/passing_backend.h"
 
 namespace coppice {
 namespace {
@@ -17,10 +17,10 @@ using ops::KvArena;
 using ops::KvPart;
 using ops::Segment;
 
-class OtherFoldBackend : public PassingBackend {
+class OtherFoldBackend : public ops::PassingBackend {
  public:
   OtherFoldBackend(std::unique_ptr<ops::Backend> inner, FoldCut cut)
-      : PassingBackend(std::move(inner)), cut_(cut) {}
+      : ops::PassingBackend(std::move(inner)), cut_(cut) {}
 
   void attention(const TensorView& q, const AttentionParams& params, const AttentionPlan& plan,
                  const KvArena& arena, const TensorView& out) override;

@@ -11,8 +11,8 @@
 #include <tuple>
 
 #include "engine/test_harness.h"
+#include "ops/passing_backend.h"
 #include "other_fold_backend.h"
-#include "passing_backend.h"
 #include "promise3.h"
 
 namespace coppice::engine {
@@ -308,7 +308,7 @@ TEST(Promise3Split, RangesAreFoldedByMoreThreadsThanHeads) {
   for (const int threads : {2, 3}) {
     const Case given{"llama", WeightType::kF32, "cpu", threads};
     Rig rig(options_of(given), [](std::unique_ptr<ops::Backend> inner) {
-      return std::make_unique<PassingBackend>(std::move(inner));
+      return std::make_unique<ops::PassingBackend>(std::move(inner));
     });
     const ops::Backend& backend = *rig.core().parts().backend;
     const auto tape = rig.submit(target(), greedy(kAnswer));

@@ -66,6 +66,17 @@ Expected<std::unique_ptr<KeptContext>> KeptContext::create(
   return out;
 }
 
+TensorView KeptContext::run(std::span<const int32_t> tokens, std::span<const int32_t> positions,
+                            std::span<const int32_t> logit_rows, const ops::AttentionPlan& plan) {
+  return model_.forward({.tokens = tokens,
+                         .positions = positions,
+                         .owners = {},
+                         .evaluated = {},
+                         .logit_rows = logit_rows,
+                         .plan = plan,
+                         .arena = arena_});
+}
+
 // Rows after everything that was read, in slices; nobody asks for their logits.
 void KeptContext::extend(std::span<const int32_t> tokens) {
   for (size_t done = 0; done < tokens.size();) {
@@ -86,13 +97,7 @@ void KeptContext::extend(std::span<const int32_t> tokens) {
     }
     // The last layer's queries are wanted too: a model leaves them out where nobody reads its rows.
     const std::vector<int32_t> logit_rows{rows - 1};
-    model_.forward({.tokens = tokens.subspan(done, n),
-                    .positions = positions,
-                    .owners = {},
-                    .evaluated = {},
-                    .logit_rows = logit_rows,
-                    .plan = plan,
-                    .arena = arena_});
+    run(tokens.subspan(done, n), positions, logit_rows, plan);
     read_ += rows;
     done += n;
   }
@@ -263,13 +268,7 @@ TensorView KeptContext::step(std::span<Tail* const> tails,
     for (int32_t j = 0; j < n; ++j) positions.push_back(tail.position++);
     row += n;
   }
-  return model_.forward({.tokens = tokens,
-                         .positions = positions,
-                         .owners = {},
-                         .evaluated = {},
-                         .logit_rows = logit_rows,
-                         .plan = plan,
-                         .arena = arena_});
+  return run(tokens, positions, logit_rows, plan);
 }
 
 std::vector<std::vector<int32_t>> KeptContext::answer(std::span<const Question> questions,
@@ -278,8 +277,7 @@ std::vector<std::vector<int32_t>> KeptContext::answer(std::span<const Question> 
   const int32_t most = std::min(room_.questions, limits_.max_logit_rows);
   for (size_t begin = 0; begin < questions.size();) {
     size_t end = begin;
-    for (int64_t rows = 0; end < questions.size() && std::ssize(questions) > 0 &&
-                           static_cast<int32_t>(end - begin) < most;
+    for (int64_t rows = 0; end < questions.size() && static_cast<int32_t>(end - begin) < most;
          ++end) {
       rows += std::ssize(questions[end].tokens);
       if (rows > limits_.max_rows && end > begin) break;

@@ -84,6 +84,8 @@ class KeptContext {
   ops::PageId* table(std::vector<ops::PageId>& pages, int32_t stride, int32_t list) const {
     return pages.data() + static_cast<int64_t>(list) * stride;
   }
+  TensorView run(std::span<const int32_t> tokens, std::span<const int32_t> positions,
+                 std::span<const int32_t> logit_rows, const ops::AttentionPlan& plan);
   void extend(std::span<const int32_t> tokens);
   Tail begin_tail(int32_t which) const;
   TensorView step(std::span<Tail* const> tails, std::span<const std::span<const int32_t>> rows,

@@ -11,79 +11,79 @@
 
 #include "model/test_gated_model.h"
 #include "model/test_sequence.h"
-#include "passing_backend.h"
+#include "ops/passing_backend.h"
 
 namespace coppice::model::testing {
 namespace {
 
 // Notes every call of the network with its shapes.
-class NotingBackend : public PassingBackend {
+class NotingBackend : public ops::PassingBackend {
  public:
-  using PassingBackend::PassingBackend;
+  using ops::PassingBackend::PassingBackend;
   void embed(std::span<const int32_t> ids, const ops::Weight& table,
              const TensorView& out) override {
     calls.push_back("embed");
-    PassingBackend::embed(ids, table, out);
+    ops::PassingBackend::embed(ids, table, out);
   }
   void rms_norm(const TensorView& x, const TensorView& weight, float eps,
                 const TensorView& out) override {
     calls.push_back("rms_norm " + x.shape().text());
-    PassingBackend::rms_norm(x, weight, eps, out);
+    ops::PassingBackend::rms_norm(x, weight, eps, out);
   }
   void matmul(const TensorView& x, const ops::Weight& w, const TensorView& bias,
               const TensorView& out) override {
     calls.push_back("matmul " + out.shape().text());
-    PassingBackend::matmul(x, w, bias, out);
+    ops::PassingBackend::matmul(x, w, bias, out);
   }
   void matmul_each(const TensorView& x, std::span<const ops::Product> products) override {
     std::string call = "matmul_each";
     for (const ops::Product& product : products)
       call.append(" ").append(product.out.shape().text());
     calls.push_back(call);
-    PassingBackend::matmul_each(x, products);
+    ops::PassingBackend::matmul_each(x, products);
   }
   void add_rms_norm(const TensorView& x, const TensorView& y, const TensorView& weight, float eps,
                     const TensorView& out) override {
     calls.push_back("add_rms_norm");
-    PassingBackend::add_rms_norm(x, y, weight, eps, out);
+    ops::PassingBackend::add_rms_norm(x, y, weight, eps, out);
   }
   void add(const TensorView& x, const TensorView& y) override {
     calls.push_back("add");
-    PassingBackend::add(x, y);
+    ops::PassingBackend::add(x, y);
   }
   void swiglu(const TensorView& gate, const TensorView& up, const TensorView& out) override {
     calls.push_back("swiglu");
-    PassingBackend::swiglu(gate, up, out);
+    ops::PassingBackend::swiglu(gate, up, out);
   }
   void rope(const TensorView& x, const TensorView& cos, const TensorView& sin) override {
     calls.push_back("rope");
-    PassingBackend::rope(x, cos, sin);
+    ops::PassingBackend::rope(x, cos, sin);
   }
   void gather_rows(const TensorView& x, std::span<const int32_t> rows,
                    const TensorView& out) override {
     calls.push_back("gather_rows " + out.shape().text());
-    PassingBackend::gather_rows(x, rows, out);
+    ops::PassingBackend::gather_rows(x, rows, out);
   }
   void write_kv(const TensorView& k, const TensorView& v, int32_t layer,
                 const ops::AttentionPlan& plan, const ops::KvArena& arena) override {
     calls.push_back("write_kv");
-    PassingBackend::write_kv(k, v, layer, plan, arena);
+    ops::PassingBackend::write_kv(k, v, layer, plan, arena);
   }
   void rope_write_kv(const TensorView& q, const TensorView& k, const TensorView& v,
                      const TensorView& cos, const TensorView& sin, int32_t layer,
                      const ops::AttentionPlan& plan, const ops::KvArena& arena) override {
     calls.push_back("rope_write_kv " + std::to_string(layer));
-    PassingBackend::rope_write_kv(q, k, v, cos, sin, layer, plan, arena);
+    ops::PassingBackend::rope_write_kv(q, k, v, cos, sin, layer, plan, arena);
   }
   void attention(const TensorView& q, const ops::AttentionParams& params,
                  const ops::AttentionPlan& plan, const ops::KvArena& arena,
                  const TensorView& out) override {
     calls.push_back("attention " + std::to_string(params.layer));
-    PassingBackend::attention(q, params, plan, arena, out);
+    ops::PassingBackend::attention(q, params, plan, arena, out);
   }
   void to_host(const TensorView& x, void* host) override {
     calls.push_back("to_host " + x.shape().text());
-    PassingBackend::to_host(x, host);
+    ops::PassingBackend::to_host(x, host);
   }
 
   std::vector<std::string> calls;
