@@ -150,7 +150,7 @@ Expected<ordered_json> settings_of(const PolicyFlags& flags, const PolicyCompari
   TRY(const auto checkpoint, model::Checkpoint::open(comparison.engine.model));
   TRY(const std::string base, model::base_hash(*checkpoint));
   // A change of what a task, a score or an outcome is takes another format.
-  constexpr int kFormat = 2;
+  constexpr int kFormat = 3;
   return ordered_json{{"format", kFormat},
                       {"base", base},
                       {"numerics", comparison.numerics},

@@ -40,6 +40,7 @@ ordered_json line_json(const Line& line) {
   ordered_json json{{"policy", line.policy},
                     {"budget", line.budget},
                     {"tasks", line.tasks},
+                    {"contexts", line.contexts},
                     {"samples", line.asked},
                     {"exact", line.exact},
                     {"held", line.held},
@@ -48,7 +49,9 @@ ordered_json line_json(const Line& line) {
                     {"budget_reached", line.reached}};
   if (line.loss) {
     json["loss_points"] = line.loss->points;
-    json["loss_interval"] = {line.loss->low, line.loss->high};
+    if (const auto& interval = line.loss->interval) {
+      json["loss_interval"] = {interval->first, interval->second};
+    }
     json["right_to_wrong"] = line.loss->broken;
     json["wrong_to_right"] = line.loss->mended;
   }
@@ -71,9 +74,10 @@ std::string table(const std::vector<Line>& lines) {
             (line.reached ? " | " : " (not reached) | ") + percent(line.held) + " | " +
             percent(line.kept) + " | " + percent(line.exact) + " | ";
     if (line.loss) {
-      text += fixed(line.loss->points, 2) + " | " + fixed(line.loss->low, 2) + " to " +
-              fixed(line.loss->high, 2) + " | " + std::to_string(line.loss->broken) + " | " +
-              std::to_string(line.loss->mended);
+      const auto& interval = line.loss->interval;
+      text += fixed(line.loss->points, 2) + " | ";
+      text += interval ? fixed(interval->first, 2) + " to " + fixed(interval->second, 2) : "-";
+      text += " | " + std::to_string(line.loss->broken) + " | " + std::to_string(line.loss->mended);
     } else {
       text += "- | - | - | -";
     }
@@ -82,7 +86,7 @@ std::string table(const std::vector<Line>& lines) {
   return text;
 }
 
-// A column for each task: exact, in per cent.
+// A column for each task: exact and, in brackets, held, in per cent.
 std::string by_task(const std::vector<Outcome>& outcomes, double budget) {
   std::vector<Task> tasks;
   for (const Task& task : eviction::tasks_of(outcomes)) {
@@ -94,7 +98,7 @@ std::string by_task(const std::vector<Outcome>& outcomes, double budget) {
     rule += "---|";
   }
   text += rule + "\n";
-  std::map<std::string, std::map<std::string, double>> cells;
+  std::map<std::string, std::map<std::string, std::string>> cells;
   std::vector<std::string> policies;
   for (const Task& task : tasks) {
     for (const Line& line : eviction::summarise(outcomes, {task})) {
@@ -103,14 +107,15 @@ std::string by_task(const std::vector<Outcome>& outcomes, double budget) {
       if (std::ranges::find(policies, line.policy) == policies.end()) {
         policies.push_back(line.policy);
       }
-      cells[line.policy][task.name()] = line.exact;
+      cells[line.policy][task.name()] =
+          percent(line.exact) + (line.policy == "full" ? "" : " (" + percent(line.held) + ")");
     }
   }
   for (const std::string& policy : policies) {
     text += "| " + policy + " |";
     for (const Task& task : tasks) {
       const auto cell = cells[policy].find(task.name());
-      text.append(" ").append(cell == cells[policy].end() ? "-" : percent(cell->second));
+      text.append(" ").append(cell == cells[policy].end() ? "-" : cell->second);
       text.append(" |");
     }
     text += "\n";
@@ -249,8 +254,11 @@ std::string policy_markdown(const ReportHead& head, const std::vector<Outcome>& 
             " % or more\n\n" + names(known) + "\n\n" + table(eviction::summarise(outcomes, known));
   }
   for (const double budget : budgets_of(outcomes)) {
-    text += "\n## Exact answers by task at " + fixed(100 * budget, 2) + " %\n\n" +
-            by_task(outcomes, budget);
+    text +=
+        "\n## Exact answers by task at " + fixed(100 * budget, 2) +
+        " %\n\nIn brackets what was held. A gate has one threshold for all tasks and holds more of "
+        "the one and less of the other.\n\n" +
+        by_task(outcomes, budget);
   }
   return text + nats_table(outcomes);
 }

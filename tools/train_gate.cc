@@ -128,7 +128,9 @@ void add_gate_run(CLI::App& sub, GateFlags& flags) {
       ->capture_default_str();
   sub.add_option("--lora-out", flags.lora_out, "directory for that base")
       ->default_str("--out and .base");
-  sub.add_option("--exam-contexts", o.exam_contexts, "contexts of each case in the report")
+  sub.add_option(
+         "--exam-contexts", o.exam_contexts,
+         "contexts of each case in the report, at least; more until 48 questions were asked")
       ->check(CLI::Range(1, 100000))
       ->capture_default_str();
   sub.add_option("--exam-asks", o.exam_asks, "questions to each, at most")

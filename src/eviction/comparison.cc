@@ -109,6 +109,7 @@ class ScoredRuns {
   Status run_task(const Task& task, uint64_t seed);
   Status run_sample(const Sample& sample, KeptContext& context, std::vector<Wanted>& wanted);
   Status rank_lists();
+  Status check_replay(const Task& task, const Sample& sample) const;
   KeepMask mask_of(const Wanted& wanted, const Scores& scores, int32_t tokens,
                    const Budget& budget) const;
   void judge(const Sample& sample, KeptContext& context, const KeepMask& mask, Tally& tally) const;
@@ -137,20 +138,23 @@ Status ScoredRuns::run() {
 
 // Before hours are spent on the tasks that come first.
 Status ScoredRuns::check_lengths() const {
-  bool replayed = false;
-  for (const PolicyPlan& policy : options_.policies) {
-    replayed |= policy.scored != nullptr && policy.scored->sight == Sight::kReplay;
-  }
   for (const Task& task : options_.tasks) {
     TRY(const auto samples, model_->samples(task, kApartSeed, 1, 1));
-    const int64_t tokens = std::ssize(samples.front().context);
-    if (!replayed || 2 * tokens + 1 < model_->ctx()) continue;
-    return fail(ErrorCode::kInvalidArgument, "--length: " + task.name() + " has contexts of " +
-                                                 std::to_string(tokens) +
-                                                 " tokens; kvzip reads one twice, and --ctx is " +
-                                                 std::to_string(model_->ctx()));
+    TRY_STATUS(check_replay(task, samples.front()));
   }
   return {};
+}
+
+Status ScoredRuns::check_replay(const Task& task, const Sample& sample) const {
+  const auto replays = [](const PolicyPlan& policy) {
+    return policy.scored != nullptr && policy.scored->sight == Sight::kReplay;
+  };
+  if (std::ranges::none_of(options_.policies, replays)) return {};
+  const int64_t tokens = std::ssize(sample.context);
+  if (2 * tokens + std::ssize(model_->marker()) <= model_->ctx()) return {};
+  return fail(ErrorCode::kInvalidArgument,
+              "--length: " + task.name() + " has contexts of " + std::to_string(tokens) +
+                  " tokens; kvzip reads one twice, and --ctx is " + std::to_string(model_->ctx()));
 }
 
 // A gate that cannot be opened is refused before anything is run.
@@ -178,6 +182,7 @@ Status ScoredRuns::run_task(const Task& task, uint64_t seed) {
   }
   if (wanted.empty()) return {};
   TRY(const auto samples, model_->samples(task, seed, options_.samples, options_.per_context));
+  for (const Sample& sample : samples) TRY_STATUS(check_replay(task, sample));
   for (Wanted& one : wanted) one.tally = Tally(samples);
   TRY(const auto context, model_->context_for(samples));
   for (const Sample& sample : samples) TRY_STATUS(run_sample(sample, *context, wanted));
@@ -225,13 +230,18 @@ Status ScoredRuns::run_sample(const Sample& sample, KeptContext& context,
 
 KeepMask ScoredRuns::mask_of(const Wanted& wanted, const Scores& scores, int32_t tokens,
                              const Budget& budget) const {
-  switch (wanted.policy->kind) {
+  constexpr double kSafeguard = 0.2;  // Ada-KV's: of a head's even share
+  const PolicyPlan& policy = *wanted.policy;
+  Competition competition;
+  if (policy.heads) competition = {model_->config().num_key_value_heads, kSafeguard};
+  if (policy.scored != nullptr && policy.scored->pooled) competition = {model_->lists(), 0};
+  switch (policy.kind) {
     case PolicyPlan::Kind::kRecent:
-      return keep_recent(model_->lists(), tokens, budget, wanted.policy->sinks);
+      return keep_recent(tokens, budget, policy.sinks);
     case PolicyPlan::Kind::kStatic:
       return keep_lists(list_order_, tokens, budget);
     case PolicyPlan::Kind::kScored:
-      return keep_best(scores, model_->lists(), tokens, budget, !wanted.policy->pooled);
+      return keep_best(scores, tokens, budget, competition);
     case PolicyPlan::Kind::kFull:
     case PolicyPlan::Kind::kGate:
       break;
@@ -281,7 +291,7 @@ Status ScoredRuns::judge_in_sight(const Sample& sample, KeptContext& context,
   return {};
 }
 
-// By a context of each task that nothing is judged on.
+// By a question and its answer on a context of each task that nothing is judged on.
 Status ScoredRuns::rank_lists() {
   if (!list_order_.empty()) return {};
   std::vector<double> far(static_cast<size_t>(model_->lists()));
@@ -289,9 +299,15 @@ Status ScoredRuns::rank_lists() {
     TRY(const auto samples, model_->samples(task, kApartSeed, 1, 1));
     TRY(const auto context, model_->context_for(samples));
     TRY_STATUS(check_give_up(hooks_));
-    context->read(samples.front().context);
-    const auto more =
-        far_attention(ContextView(*context), options_.protection.sinks, options_.protection.window);
+    const Sample& sample = samples.front();
+    if (sample.questions.empty()) continue;
+    std::vector<int32_t> asked = sample.questions.front().tokens;
+    const auto answer = model_->parts().tokenizer->encode(sample.answers.front(), false);
+    asked.insert(asked.end(), answer.begin(), answer.end());
+    context->read(sample.context);
+    context->read_beyond(asked);
+    const auto more = far_attention(ContextView(*context), context->tokens(),
+                                    options_.protection.sinks, options_.protection.window);
     for (size_t i = 0; i < far.size(); ++i) far[i] += more[i];
   }
   list_order_.resize(far.size());

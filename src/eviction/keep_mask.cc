@@ -1,6 +1,7 @@
 #include "eviction/keep_mask.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "base/check.h"
@@ -48,78 +49,86 @@ double KeepMask::kept_share() const {
 Budget make_budget(double share, int32_t lists, int32_t tokens, int32_t page_slots,
                    const Protection& protection) {
   CHECK(share > 0 && share <= 1 && lists > 0 && tokens > 0 && page_slots > 0);
+  constexpr double kRounding = 1e-9;  // 0.57 * 100 is less than 57
   const int64_t whole = divide_up(tokens, page_slots);
   const int64_t least = divide_up(
       std::min<int64_t>(tokens, int64_t{protection.sinks} + protection.window), page_slots);
-  const auto wanted = static_cast<int64_t>(share * static_cast<double>(whole));
-  return {
-      .pages = lists * std::max(least, wanted), .page_slots = page_slots, .protection = protection};
+  const auto wanted = static_cast<int64_t>(share * static_cast<double>(lists * whole) + kRounding);
+  return {.pages = std::max(lists * least, wanted),
+          .lists = lists,
+          .page_slots = page_slots,
+          .protection = protection};
 }
 
-KeepMask keep_best(std::span<const float> scores, int32_t lists, int32_t tokens,
-                   const Budget& budget, bool even) {
-  CHECK(std::ssize(scores) == int64_t{lists} * tokens);
+KeepMask keep_best(std::span<const float> scores, int32_t tokens, const Budget& budget,
+                   const Competition& competition) {
+  const int32_t lists = budget.lists;
+  CHECK(std::ssize(scores) == int64_t{lists} * tokens && lists % competition.group == 0);
   KeepMask mask = protected_only(lists, tokens, budget.protection);
   std::vector<int32_t> order(scores.size());
   std::iota(order.rbegin(), order.rend(), 0);
   std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
     return scores[static_cast<size_t>(a)] > scores[static_cast<size_t>(b)];
   });
-  std::vector<int64_t> kept(static_cast<size_t>(lists));
-  for (int32_t i = 0; i < lists; ++i) kept[static_cast<size_t>(i)] = mask.kept(i);
-  int64_t pages = mask.pages(budget.page_slots);
-  const int64_t each = budget.pages / lists;
-  for (const int32_t index : order) {
-    uint8_t& flag = mask.keep[static_cast<size_t>(index)];
-    if (flag != 0) continue;
-    int64_t& count = kept[static_cast<size_t>(index / tokens)];
-    // The token opens a page where the last one is full; a list without room is passed over.
-    const bool opens = count % budget.page_slots == 0;
-    if (opens && (even ? count / budget.page_slots >= each : pages >= budget.pages)) continue;
-    flag = 1;
-    ++count;
-    pages += opens ? 1 : 0;
+  std::vector<int64_t> kept(static_cast<size_t>(lists)), sure(kept), room(kept);  // room: of groups
+  for (int32_t i = 0; i < lists; ++i) {
+    const auto at = static_cast<size_t>(i);
+    kept[at] = mask.kept(i);
+    sure[at] = static_cast<int64_t>(
+        std::ceil(competition.floor * static_cast<double>(budget.pages_of(i))));
+    room[static_cast<size_t>(i / competition.group)] +=
+        budget.pages_of(i) - divide_up(kept[at], budget.page_slots);
+  }
+  // First what every list is sure of, then what its group has left.
+  for (const bool competing : {false, true}) {
+    for (const int32_t index : order) {
+      uint8_t& flag = mask.keep[static_cast<size_t>(index)];
+      if (flag != 0) continue;
+      const auto list = static_cast<size_t>(index / tokens);
+      int64_t& left = room[list / static_cast<size_t>(competition.group)];
+      // The token opens a page where the last one is full; a list without room is passed over.
+      const bool opens = kept[list] % budget.page_slots == 0;
+      if (!competing && divide_up(kept[list] + 1, budget.page_slots) > sure[list]) continue;
+      if (opens && left <= 0) continue;
+      flag = 1;
+      ++kept[list];
+      left -= opens ? 1 : 0;
+    }
   }
   return mask;
 }
 
 KeepMask keep_lists(std::span<const int32_t> order, int32_t tokens, const Budget& budget) {
   const auto lists = static_cast<int32_t>(order.size());
+  CHECK(lists == budget.lists);
   KeepMask mask = protected_only(lists, tokens, budget.protection);
-  int64_t pages = mask.pages(budget.page_slots);
-  const int64_t whole = divide_up(tokens, budget.page_slots);
-  size_t filled = 0;
-  for (; filled < order.size(); ++filled) {
-    const int64_t more = whole - divide_up(mask.kept(order[filled]), budget.page_slots);
-    if (pages + more > budget.pages) break;
-    std::ranges::fill(mask.list(order[filled]), uint8_t{1});
-    pages += more;
-  }
-  // Page by page in turn, from the latest token that is not there yet.
-  for (bool any = true; any && pages < budget.pages;) {
-    any = false;
-    for (size_t i = filled; i < order.size() && pages < budget.pages; ++i) {
-      const auto flags = mask.list(order[i]);
-      const int64_t before = divide_up(mask.kept(order[i]), budget.page_slots);
-      const int64_t room = (before + 1) * budget.page_slots - mask.kept(order[i]);
-      int64_t added = 0;
-      for (int32_t t = tokens - 1; t >= 0 && added < room; --t) {
-        if (flags[t] != 0) continue;
-        flags[t] = 1;
-        ++added;
-      }
-      any |= added > 0;
-      pages += divide_up(mask.kept(order[i]), budget.page_slots) - before;
+  int64_t left = budget.pages - mask.pages(budget.page_slots);
+  for (const int32_t list : order) {
+    const auto flags = mask.list(list);
+    const int64_t before = divide_up(mask.kept(list), budget.page_slots);
+    int64_t slots = (before + left) * budget.page_slots - mask.kept(list);
+    if (left == 0) break;
+    for (int32_t t = tokens - 1; t >= 0 && slots > 0; --t) {
+      slots -= flags[t] == 0 ? 1 : 0;
+      flags[t] = 1;
     }
+    left -= divide_up(mask.kept(list), budget.page_slots) - before;
   }
   return mask;
 }
 
-KeepMask keep_recent(int32_t lists, int32_t tokens, const Budget& budget, bool sinks) {
-  const auto slots =
-      static_cast<int32_t>(std::min<int64_t>(tokens, budget.pages / lists * budget.page_slots));
-  const int32_t first = sinks ? std::min(slots, budget.protection.sinks) : 0;
-  return protected_only(lists, tokens, {.sinks = first, .window = slots - first});
+KeepMask keep_recent(int32_t tokens, const Budget& budget, bool sinks) {
+  KeepMask mask(budget.lists, tokens, 0);
+  for (int32_t list = 0; list < budget.lists; ++list) {
+    const auto slots =
+        static_cast<int32_t>(std::min<int64_t>(tokens, budget.pages_of(list) * budget.page_slots));
+    const int32_t first = sinks ? std::min(slots, budget.protection.sinks) : 0;
+    const auto flags = mask.list(list);
+    for (int32_t t = 0; t < tokens; ++t) {
+      flags[t] = is_protected(t, tokens, {.sinks = first, .window = slots - first});
+    }
+  }
+  return mask;
 }
 
 }  // namespace coppice::eviction

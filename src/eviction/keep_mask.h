@@ -41,22 +41,32 @@ struct Protection {
 
 struct Budget {
   int64_t pages = 0;  // of all lists together
+  int32_t lists = 1;
   int32_t page_slots = 16;
   Protection protection;
+  // Of one list, where all get alike: the first ones have what does not divide.
+  int64_t pages_of(int32_t list) const { return pages / lists + (list < pages % lists ? 1 : 0); }
 };
-// `share` of the pages that the whole context takes, down to whole pages of every list, but no less
-// than what is protected.
+// `share` of the pages that the whole context takes, down to a whole page, but no less than what is
+// protected.
 Budget make_budget(double share, int32_t lists, int32_t tokens, int32_t page_slots,
                    const Protection& protection);
 
-// scores [lists][T], larger first. even: every list gets the same number of pages; else the scores
-// of all lists compete. Whole pages are filled. Of equal scores the later token goes first.
-KeepMask keep_best(std::span<const float> scores, int32_t lists, int32_t tokens,
-                   const Budget& budget, bool even);
-// Whole lists in this order as long as the budget has room; of the others what is protected, and as
-// much more of the recent past as fills the budget.
+// Which lists share their pages: `group` after one another (1: none), each sure of `floor` of what
+// it would have alone.
+struct Competition {
+  int32_t group = 1;
+  double floor = 0;
+};
+
+// scores [lists][T], larger first. Whole pages are filled. Of equal scores the later token goes
+// first.
+KeepMask keep_best(std::span<const float> scores, int32_t tokens, const Budget& budget,
+                   const Competition& competition);
+// Lists whole in this order as long as the budget has room, the last of them in part, its recent
+// past first; of the others what is protected.
 KeepMask keep_lists(std::span<const int32_t> order, int32_t tokens, const Budget& budget);
 // The first tokens and as many of the last as the budget has room for.
-KeepMask keep_recent(int32_t lists, int32_t tokens, const Budget& budget, bool sinks);
+KeepMask keep_recent(int32_t tokens, const Budget& budget, bool sinks);
 
 }  // namespace coppice::eviction

@@ -38,6 +38,15 @@ std::string served_spec(const std::string& name, const Protection& protection) {
   return "policy:" + name + (name == "random" ? ",keep=0.5" : ",threshold=1") + rule;
 }
 
+bool is_built_in(const std::string& text) {
+  constexpr std::array<std::string_view, 6> kOthers{"full",         "window", "streaming",
+                                                    "static-heads", "random", "key-norm"};
+  const std::string name =
+      text.ends_with(kHeads) ? text.substr(0, text.size() - kHeads.size()) : text;
+  return std::ranges::count(kOthers, name) > 0 ||
+         std::ranges::count(kScored, name, &ScoredPolicy::name) > 0;
+}
+
 }  // namespace
 
 std::string policy_names() {
@@ -71,19 +80,22 @@ Expected<PolicyPlan> find_policy(const std::string& text, const Protection& prot
   if (scored != kScored.end() && !(heads && scored->pooled)) {
     plan.kind = Kind::kScored;
     plan.scored = &*scored;
-    plan.pooled = scored->pooled || heads;
+    plan.heads = heads;
     return plan;
   }
   const size_t equals = text.find('=');
   const std::string file = equals == std::string::npos ? text : text.substr(equals + 1);
   std::error_code error;
-  const std::string given = text.substr(0, equals == std::string::npos ? 0 : equals);
-  const bool taken = given == "full" || std::ranges::count(kScored, given, &ScoredPolicy::name) > 0;
-  if (!taken && std::filesystem::is_regular_file(file, error)) {
+  if (std::filesystem::is_regular_file(file, error)) {
     plan.kind = Kind::kGate;
     plan.gate = file;
     plan.name = equals == std::string::npos ? std::filesystem::path(file).stem().string()
                                             : text.substr(0, equals);
+    if (is_built_in(plan.name)) {
+      return fail(ErrorCode::kInvalidArgument, "--policies: " + file + " would be reported as " +
+                                                   plan.name +
+                                                   ", a policy of its own; give it as NAME=FILE");
+    }
     TRY(const MappedFile bytes, MappedFile::open(file));
     for (const uint8_t byte : bytes.bytes()) {
       plan.identity = splitmix((plan.identity ^ byte) + kGoldenGamma);

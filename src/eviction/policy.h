@@ -29,7 +29,7 @@ enum class Sight {
 struct ScoredPolicy {
   std::string_view name;
   Sight sight;
-  bool pooled;  // the lists compete for one budget in the paper itself
+  bool pooled;  // all lists compete for one budget in the paper itself
   Scores (*scores)(const ContextView&);
 };
 
@@ -39,13 +39,14 @@ struct PolicyPlan {
   enum class Kind { kFull, kRecent, kScored, kStatic, kGate } kind = Kind::kFull;
   bool sinks = false;                    // kRecent: the first tokens too
   const ScoredPolicy* scored = nullptr;  // kScored
-  bool pooled = false;                   // its lists compete for one budget
+  bool heads = false;                    // "+heads": the lists of a layer compete
   std::string gate = {};                 // kGate: what Gate::open takes
   uint64_t identity = 0;                 // of a gate file: a hash of its bytes
 };
 
 // text: "full", "window", "streaming", "static-heads", the name of a score, "+heads" behind it for
-// one budget over all heads, "random", "key-norm", or [NAME=]FILE of a gate.
+// one budget over the heads of a layer (arXiv 2407.11550), "random", "key-norm", or [NAME=]FILE of
+// a gate.
 Expected<PolicyPlan> find_policy(const std::string& text, const Protection& protection);
 // For --help: the names, with commas.
 std::string policy_names();

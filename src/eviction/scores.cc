@@ -30,6 +30,20 @@ void softmax(float* x, int32_t n) {
   for (int32_t i = 0; i < n; ++i) x[i] /= sum;
 }
 
+void log_softmax(float* x, int32_t n) {
+  const float most = *std::max_element(x, x + n);
+  double sum = 0;
+  for (int32_t i = 0; i < n; ++i) sum += std::exp(double{x[i]} - double{most});
+  const float log_sum = most + static_cast<float>(std::log(sum));
+  for (int32_t i = 0; i < n; ++i) x[i] -= log_sum;
+}
+
+// log(exp(a) + exp(b))
+float log_add(float a, float b) {
+  const float more = std::max(a, b);
+  return more + std::log1p(std::exp(std::min(a, b) - more));
+}
+
 size_t index(const ContextView& view, int32_t list, int32_t token) {
   return static_cast<size_t>(int64_t{list} * view.tokens() + token);
 }
@@ -235,16 +249,18 @@ Scores expected_attention_scores(const ContextView& view) {
         logits[static_cast<size_t>(t)] =
             dot(statistics.mean.data(), key, dim) * scale + spread * scale * scale / 2;
       }
-      softmax(logits.data() + first, tokens - first);
+      log_softmax(logits.data() + first, tokens - first);
       for (int32_t t = first; t < tokens; ++t) {
-        scores[index(view, list, t)] += logits[static_cast<size_t>(t)];
+        float& score = scores[index(view, list, t)];
+        const float more = logits[static_cast<size_t>(t)];
+        score = g == 0 ? more : log_add(score, more);
       }
     }
-    float most = 0;
+    float most = scores[index(view, list, first)];
     for (int32_t t = first; t < tokens; ++t) {
       const float* value = view.value(list, t);
       float& score = scores[index(view, list, t)];
-      score *= std::sqrt(dot(value, value, dim));
+      score += std::log(dot(value, value, dim)) / 2;
       most = std::max(most, score);
     }
     for (int32_t t = 0; t < first; ++t) scores[index(view, list, t)] = most;
@@ -270,15 +286,16 @@ Scores kvzip_scores(const ContextView& view) {
   return scores;
 }
 
-std::vector<double> far_attention(const ContextView& view, int32_t sinks, int32_t window) {
+std::vector<double> far_attention(const ContextView& view, int32_t begin, int32_t sinks,
+                                  int32_t window) {
   std::vector<double> far(static_cast<size_t>(view.lists()));
   std::vector<float> paid;
   for (int32_t list = 0; list < view.lists(); ++list) {
     int64_t rows = 0;
     for (int32_t g = 0; g < view.group(); ++g) {
-      for (int32_t row = sinks + window; row < view.rows(); ++row, ++rows) {
+      for (int32_t row = begin; row < view.rows(); ++row, ++rows) {
         view.attention(list, g, row, paid);
-        for (int32_t i = sinks; i <= row - window; ++i) {
+        for (int32_t i = sinks; i <= row - window && i < view.tokens(); ++i) {
           far[static_cast<size_t>(list)] += paid[static_cast<size_t>(i)];
         }
       }

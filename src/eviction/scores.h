@@ -59,16 +59,20 @@ Scores tova_scores(const ContextView& view);
 Scores snapkv_scores(const ContextView& view, int32_t begin, int32_t end);
 // How unlike the mean direction of the keys a key is. arXiv 2504.15364.
 Scores keydiff_scores(const ContextView& view);
-// What a query drawn like the context's would pay to it over the next 512 positions, by the length
-// of its value; the first 4 tokens are apart and come first. arXiv 2510.00636.
+// The logarithm of what a query drawn like the context's would pay to it over the next 512
+// positions, by the length of its value; the first 4 tokens are apart and come first. arXiv
+// 2510.00636. In logarithms, since large keys leave most tokens a share that no float can tell
+// from 0.
 Scores expected_attention_scores(const ContextView& view);
 // The most that any row beyond the context pays, where that repeats the context. arXiv 2505.23416,
 // in one piece: the rows stand at positions up to twice the context's.
 Scores kvzip_scores(const ContextView& view);
 
-// What attention reaches far: the mean over rows of what a list's heads pay to keys beyond the last
-// `window` and the first `sinks` [lists]. Lists with much of it retrieve; the others stream, in
-// DuoAttention's sense (arXiv 2410.10819, where it is learned).
-std::vector<double> far_attention(const ContextView& view, int32_t sinks, int32_t window);
+// What attention reaches far: the mean over rows from `begin` on of what a list's heads pay to keys
+// beyond the last `window` and the first `sinks` [lists]. Lists with much of it, where a question
+// and its answer are read, retrieve; the others stream, in DuoAttention's sense (arXiv 2410.10819,
+// where it is learned).
+std::vector<double> far_attention(const ContextView& view, int32_t begin, int32_t sinks,
+                                  int32_t window);
 
 }  // namespace coppice::eviction

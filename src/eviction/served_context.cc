@@ -27,8 +27,10 @@ kv::SequenceId ServedContext::open(std::span<const int32_t> after) {
   std::vector<kv::TokenId> tokens(context_.begin(), context_.end());
   for (const int32_t token : after) tokens.push_back(token | kv::kExactToken);
   const int64_t boundary = std::ssize(context_);
+  // The context is no whole prompt: a question follows, so that nobody starts at its last token.
+  const int64_t prompt = std::max(std::ssize(tokens), boundary + 1);
   return cache_.open("comparison", tokens,
-                     {.tier = &tier_, .boundaries = {&boundary, 1}, .prompt = std::ssize(tokens)});
+                     {.tier = &tier_, .boundaries = {&boundary, 1}, .prompt = prompt});
 }
 
 Expected<TensorView> ServedContext::step(std::span<Live* const> going, bool every_row) {

@@ -1,6 +1,7 @@
 #include "eviction/summary.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "eval/storefront.h"
@@ -47,40 +48,50 @@ Pair pair_of(const std::string& full, const std::string& policy) {
 
 using PairsByTask = std::vector<std::vector<Pair>>;
 
-// Points lost, each task alike; draw: picks a pair of so many.
+// Points lost of a task; draw: picks a pair of so many.
 template <class Draw>
-double points_lost(const PairsByTask& tasks, const Draw& draw) {
-  double sum = 0;
-  for (const auto& pairs : tasks) {
-    int64_t asked = 0, lost = 0;
-    for (size_t i = 0; i < pairs.size(); ++i) {
-      const Pair& pair = pairs[draw(i, pairs.size())];
-      asked += pair.asked;
-      lost += pair.full - pair.policy;
-    }
-    sum += 100.0 * static_cast<double>(lost) / static_cast<double>(std::max<int64_t>(1, asked));
+double points_lost(const std::vector<Pair>& pairs, const Draw& draw) {
+  int64_t asked = 0, lost = 0;
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    const Pair& pair = pairs[draw(i, pairs.size())];
+    asked += pair.asked;
+    lost += pair.full - pair.policy;
   }
-  return sum / static_cast<double>(tasks.size());
+  return 100.0 * static_cast<double>(lost) / static_cast<double>(std::max<int64_t>(1, asked));
 }
 
+// Each task alike. Drawing n contexts again varies by (n - 1) / n of what n new ones would: what a
+// draw differs by is widened by the root of the inverse.
 Line::Loss loss_of(const PairsByTask& tasks) {
   Line::Loss loss;
-  loss.points = points_lost(tasks, [](size_t i, size_t) { return i; });
+  const auto count = static_cast<double>(tasks.size());
+  std::vector<double> points;  // by task
+  size_t fewest = tasks.front().size();
   for (const auto& pairs : tasks) {
+    points.push_back(points_lost(pairs, [](size_t i, size_t) { return i; }));
+    loss.points += points.back() / count;
+    fewest = std::min(fewest, pairs.size());
     for (const Pair& pair : pairs) {
       loss.broken += pair.broken;
       loss.mended += pair.mended;
     }
   }
+  if (fewest < 2) return loss;
   storefront::Random random(1);
   std::vector<double> drawn;
   for (int i = 0; i < kReplicates; ++i) {
-    drawn.push_back(points_lost(
-        tasks, [&](size_t, size_t n) { return random.below(static_cast<uint32_t>(n)); }));
+    double sum = 0;
+    for (size_t task = 0; task < tasks.size(); ++task) {
+      const auto& pairs = tasks[task];
+      const double lost = points_lost(
+          pairs, [&](size_t, size_t n) { return random.below(static_cast<uint32_t>(n)); });
+      const auto n = static_cast<double>(pairs.size());
+      sum += points[task] + (lost - points[task]) * std::sqrt(n / (n - 1));
+    }
+    drawn.push_back(sum / count);
   }
   std::ranges::sort(drawn);
-  loss.low = drawn[kReplicates * 25 / 1000];
-  loss.high = drawn[kReplicates * 975 / 1000 - 1];
+  loss.interval = {drawn[kReplicates * 25 / 1000], drawn[kReplicates * 975 / 1000 - 1]};
   return loss;
 }
 
@@ -114,6 +125,7 @@ Line line_of(const std::vector<Outcome>& outcomes, const std::string& policy, do
       paired =
           paired && full != nullptr && full->asked == outcome.asked && same_shape(*full, outcome);
       for (size_t i = 0; i < outcome.right.size(); ++i) {
+        ++line.contexts;
         asked += std::ssize(outcome.right[i]);
         exact += ones(outcome.right[i]);
         if (paired) of_task.push_back(pair_of(full->right[i], outcome.right[i]));

@@ -8,6 +8,7 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "eviction/comparison.h"
@@ -19,14 +20,16 @@ struct Line {
   std::string policy;
   double budget = 1;
   int tasks = 0;
-  int64_t asked = 0;
+  int64_t contexts = 0, asked = 0;
   double exact = 0;  // share of questions answered exactly
   double held = 0, kept = 0, answer_tokens = 0;
   bool reached = true;  // the budget, by every gate's threshold
   // Against "full" on the same questions; empty where that was not run. Points lost, with the 95 %
-  // interval of a bootstrap that draws whole contexts (2,000 times) within every task.
+  // interval of a bootstrap that draws whole contexts (2,000 times) within every task: none where a
+  // task has but one.
   struct Loss {
-    double points = 0, low = 0, high = 0;
+    double points = 0;
+    std::optional<std::pair<double, double>> interval = {};
     int64_t broken = 0, mended = 0;  // answers that were right and are wrong, and the reverse
   };
   std::optional<Loss> loss = {};

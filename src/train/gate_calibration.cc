@@ -15,6 +15,8 @@ constexpr double kKeepsAll = 1e6;      // a shift that no logit withstands
 constexpr int kTries = 6;              // passes to find a threshold
 constexpr double kCloseEnough = 0.02;  // of the share
 constexpr double kWidest = 900;        // |threshold|; a file takes up to 1000
+// Questions of a case in the report, at least: some contexts have but one.
+constexpr int64_t kLeastAsked = 48;
 
 Status check_interrupt(const GateOptions& options) {
   if (!options.interrupted || !options.interrupted()) return {};
@@ -121,20 +123,22 @@ Status report_case(const Twin& twin, const GateNet& net, const GateData& data,
     to.right += score.right;
     to.asked += score.asked;
   };
-  for (int n = 0; n < options.exam_contexts; ++n) {
+  int contexts = 0;
+  for (; contexts < options.exam_contexts || full.asked < kLeastAsked; ++contexts) {
     TRY_STATUS(check_interrupt(options));
     const GateSample sample =
-        data.exam(which, static_cast<uint64_t>(n), exam_length(options), options.exam_asks);
+        data.exam(which, static_cast<uint64_t>(contexts), exam_length(options), options.exam_asks);
     add(full, grade_gate(twin, nullptr, 0, sample, options, nullptr));
     for (size_t tier = 0; tier < gated.size(); ++tier) {
       double share = 0;
       add(gated[tier],
           grade_gate(twin, &net, header.tiers[tier].threshold, sample, options, &share));
-      keep[tier] += share / options.exam_contexts;
+      keep[tier] += share;
     }
   }
   std::printf("  %-16s full %5.1f %%", one.name.c_str(), 100 * full.rate());
   for (size_t tier = 0; tier < gated.size(); ++tier) {
+    keep[tier] /= contexts;
     header.calibration.push_back({one.name, model::kGateTiers[tier], keep[tier], full.rate(),
                                   gated[tier].rate(), static_cast<int32_t>(full.asked),
                                   one.held_out});
