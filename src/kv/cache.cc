@@ -90,7 +90,7 @@ KvStats Cache::stats() const {
   s.pages_free = std::max<int64_t>(0, pool_.room());
   s.page_bytes = pool_.page_bytes();
   s.bytes_held = pool_.held() * pool_.page_bytes();
-  s.bytes_reclaimable = tree_.reclaimable_pages() * pool_.page_bytes();
+  s.bytes_reclaimable = tree_.reclaimable() * pool_.page_bytes();
   s.bytes_per_token = lists_ * ops::kv_slot_bytes(options_.kv_type, options_.head_dim);
   s.nodes = tree_.nodes();
   s.live_sequences = static_cast<int64_t>(sequences_.size());
@@ -235,26 +235,25 @@ int64_t Cache::overpromised_pages() { return std::max<int64_t>(0, owed_pages() -
 // nodes being written above them, once.
 int64_t Cache::owed_pages() {
   ++admission_mark_;
-  int64_t columns = 0, gated = 0;
-  const auto owe = [&](const Node* node, int64_t slots) {
-    const int64_t missing =
-        columns_for(slots, page_slots_) - node->pages.columns() - node->wanted_columns;
-    columns += std::max<int64_t>(0, missing);
-  };
-  for (auto& [id, sequence] : sequences_) {
+  int64_t pages = 0;
+  for (const auto& [id, sequence] : sequences_) {
     if (sequence.promised == 0) continue;
-    if (sequence.tier != nullptr) {
-      gated += owed_gated(sequence);
-      continue;
-    }
-    owe(sequence.tail, std::max<int64_t>(0, sequence.promised - sequence.tail->start));
+    pages += owed_for(sequence, sequence.tail);
     for (Node* node = sequence.tail->parent; !node->complete(); node = node->parent) {
       if (node->admission_mark == admission_mark_) break;
       node->admission_mark = admission_mark_;
-      owe(node, node->size());
+      pages += owed_for(sequence, node);
     }
   }
-  return columns * lists_ + gated;
+  return pages;
+}
+
+// What a sequence's promise still makes a node of its path come to take.
+int64_t Cache::owed_for(const Sequence& sequence, const Node* node) const {
+  const int64_t end = node == sequence.tail ? sequence.promised : node->end();
+  if (sequence.tier != nullptr) return owed_gated(sequence, node, end);
+  const int64_t columns = columns_for(std::max<int64_t>(0, end - node->start), page_slots_);
+  return std::max<int64_t>(0, columns - node->pages.columns()) * lists_;
 }
 
 bool Cache::set_budget(int64_t bytes) {

@@ -63,7 +63,6 @@ class Cache final : public KvCache {
     std::shared_ptr<const Tier> tier;
     std::vector<int64_t> boundaries;  // ascending: positions where its runs end
     int64_t prompt = 0;               // tokens that were there when it was opened
-    int64_t wanted = 0;               // pages that a reservation under way would take
   };
   struct PinRecord {
     Node* node = nullptr;
@@ -98,7 +97,7 @@ class Cache final : public KvCache {
   int64_t pages_for(const Node* node, int32_t rows) const;
   // The most pages that so many more tokens of a sequence can come to need.
   int64_t gated_pages(const Tier& tier, int64_t tokens, int64_t boundaries) const;
-  int64_t owed_gated(const Sequence& sequence);
+  int64_t owed_gated(const Sequence& sequence, const Node* node, int64_t end) const;
   int64_t next_boundary(const Sequence& sequence, int64_t position) const;
   bool is_boundary(const Sequence& sequence, int64_t position) const;
   Node* written_node(const Sequence& sequence) const;
@@ -119,12 +118,15 @@ class Cache final : public KvCache {
   int32_t want(const Sequence& sequence, const Frontier& frontier, int32_t n);
   void want_nothing();
   // Takes the wanted columns if that leaves others what they were promised.
-  bool take_wanted(int64_t owed_before);
-  bool leaves_promises(int64_t pages, int64_t owed_before);
-  bool steal(const Frontier& frontier, Node* source);
+  bool take_wanted(const Sequence& sequence);
+  bool leaves_promises(int64_t pages, int64_t promised);
+  int64_t promised_of(const Sequence& sequence, const Node* node, int64_t pages) const;
+  bool promised_below(const Node* node) const;
+  bool steal(const Sequence& sequence, const Frontier& frontier, Node* source);
   void copy_first_page(SequenceId id, const Sequence& sequence);
   void copy_slots(Node* node, const Node* from, int64_t slots);
   int64_t owed_pages();
+  int64_t owed_for(const Sequence& sequence, const Node* node) const;
   void release_rows(Sequence& sequence);
   void end_step();
 

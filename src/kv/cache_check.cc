@@ -32,6 +32,7 @@ struct Cache::Recount {
   int64_t nodes = 0;
   int64_t tokens = 0;
   int64_t reclaimable_pages = 0;
+  int64_t reclaimable_bytes = 0;
   int64_t overlay_pages = 0;
   int64_t charged = 0;
   size_t queued = 0;
@@ -155,7 +156,7 @@ void Cache::check_gated(const Node* node, Recount& recount) const {
     return shared ? 0 : 1;
   };
   const Counts counts = counts_before(node);
-  int64_t owned = 0;
+  int64_t owned = 0, dropped = 0;
   for (int32_t list = 0; list < lists_; ++list) {
     const auto i = static_cast<size_t>(list);
     int32_t kept = 0;
@@ -175,22 +176,29 @@ void Cache::check_gated(const Node* node, Recount& recount) const {
     for (int32_t c = 0; c < columns; ++c) {
       owned += see(run.kept.row(list)[c], c == 0 && run.borrowed[i] != 0);
     }
-    for (int32_t c = 0; c < columns_for(counts.dropped[i], page_slots_); ++c) {
+    for (int32_t c = 0; c < columns_for(counts.dropped[i], page_slots_); ++c, ++dropped) {
       owned += see(run.dropped.row(list)[c], false);
     }
     if (run.tail == GatedRun::Tail::kOverlay) {
       invariant(13, run.inner[i] == run.counts[i] / page_slots_ * page_slots_);
-      invariant(13, run.dropped_counts[i] < std::max(2, node->tier->rule.window));
+      invariant(13, run.dropped_counts[i] < node->tier->rule.window);
     }
   }
   for (const PageId id : run.stock) owned += see(id, false);
   invariant(13, owned == run.owned);
+  invariant(13, run.charged ==
+                    std::ssize(run.keep) + int64_t{run.reserved} * lists_ + run.memory_bytes());
   recount.charged += run.charged;
   const bool queued = run.tail == GatedRun::Tail::kOverlay && !node->children.empty() &&
                       unstarted == 0 && node->pins.empty();
   invariant(13, node->accounted.overlay.has_value() == queued);
   recount.overlays += queued ? 1 : 0;
-  recount.overlay_pages += node->accounted.overlay_pages;
+  if (node->references() == 0) {
+    recount.reclaimable_bytes += run.charged;
+  } else if (queued) {
+    recount.overlay_pages += dropped;
+    recount.reclaimable_bytes += run.memory_bytes();
+  }
 }
 
 void Cache::check_children(const Node* node) const {
@@ -245,6 +253,7 @@ void Cache::check_totals(const Recount& recount) const {
                     recount.overlay_pages == tree_.overlay_pages());
   invariant(11, recount.nodes == tree_.nodes() && recount.tokens == tree_.tokens_held() &&
                     recount.reclaimable_pages == tree_.reclaimable_pages() &&
+                    recount.reclaimable_bytes == tree_.reclaimable_bytes() &&
                     recount.queued == tree_.queued());
   invariant(12, pool_.held() <= pool_.budget() || recount.queued + recount.overlays == 0);
 }

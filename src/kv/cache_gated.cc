@@ -89,31 +89,20 @@ int64_t Cache::gated_pages(const Tier& tier, int64_t tokens, int64_t boundaries)
          pool_.pages_for(bytes) + 2;
 }
 
-int64_t Cache::owed_gated(const Sequence& s) {
-  const auto ahead = [&](int64_t from, int64_t to) {
-    return static_cast<int64_t>(std::ranges::upper_bound(s.boundaries, to) -
-                                std::ranges::upper_bound(s.boundaries, from));
-  };
-  const auto owe = [&](const Node* node, int64_t end) {
-    const int64_t from = node->computed_end();
-    if (end <= from) return int64_t{0};
-    const GatedRun* run = node->gated.get();
-    const int64_t stock = run != nullptr ? std::ssize(run->stock) : 0;
-    int64_t pages = gated_pages(*s.tier, end - from, ahead(from, end));
-    // Inside a run that goes on no boundary costs anything.
-    if (run != nullptr && stock == 0 && next_boundary(s, from) >= end) {
-      pages = tree_.runs().pages_for(run, nullptr, static_cast<int32_t>(end - from)) +
-              pool_.pages_for((end - from) * lists_) + 1;
-    }
-    return std::max<int64_t>(0, pages - stock);
-  };
-  int64_t pages = owe(s.tail, s.promised);
-  for (Node* node = s.tail->parent; !node->complete(); node = node->parent) {
-    if (node->admission_mark == admission_mark_) break;
-    node->admission_mark = admission_mark_;
-    pages += owe(node, node->end());
+int64_t Cache::owed_gated(const Sequence& s, const Node* node, int64_t end) const {
+  const int64_t from = node->computed_end();
+  if (end <= from) return 0;
+  const GatedRun* run = node->gated.get();
+  const int64_t stock = run != nullptr ? std::ssize(run->stock) : 0;
+  const auto ahead =
+      std::ranges::upper_bound(s.boundaries, end) - std::ranges::upper_bound(s.boundaries, from);
+  int64_t pages = gated_pages(*s.tier, end - from, ahead);
+  // Inside a run that goes on no boundary costs anything.
+  if (run != nullptr && stock == 0 && next_boundary(s, from) >= end) {
+    pages = tree_.runs().pages_for(run, nullptr, static_cast<int32_t>(end - from)) +
+            pool_.pages_for((end - from) * lists_) + 1;
   }
-  return std::max<int64_t>(0, pages - s.wanted);
+  return std::max<int64_t>(0, pages - stock);
 }
 
 int64_t Cache::pages_for(const Node* node, int32_t rows) const {
@@ -132,13 +121,13 @@ std::optional<int32_t> Cache::reserve_gated(SequenceId id, Sequence& s, const Fr
   Node* node = f.node;
   const int64_t limit = std::min(node->end(), next_boundary(s, f.reach));
   int32_t rows = static_cast<int32_t>(std::min<int64_t>(n, limit - f.reach));
-  const int64_t owed = owed_pages();
+  int64_t promised = 0;
+  if (s.promised > 0) {
+    for (const Node* on = s.tail; on != node->parent; on = on->parent) promised += owed_for(s, on);
+  }
   for (; rows > 0; rows /= 2) {
     const int64_t pages = pages_for(node, rows);
-    s.wanted = pages;
-    const bool may = leaves_promises(pages, owed);
-    s.wanted = 0;
-    if (!may) continue;
+    if (!leaves_promises(pages, std::min(pages, promised))) continue;
     CHECK(tree_.make_room(pages));
     break;
   }

@@ -68,11 +68,14 @@ std::optional<int32_t> Cache::reserve(SequenceId id, int32_t n) {
   if (f.blocked) return std::nullopt;
 
   // A leaf that ends here and that nobody uses need not be copied.
-  if (source != nullptr && source->size() == f.reach - f.node->start && steal(f, source)) {
+  if (source != nullptr && source->size() == f.reach - f.node->start &&
+      steal(sequence, f, source)) {
     source = nullptr;
   }
   int32_t rows = take_rows(sequence, f, source, n);
-  if (rows == 0 && source != nullptr && steal(f, source)) rows = take_rows(sequence, f, nullptr, n);
+  if (rows == 0 && source != nullptr && steal(sequence, f, source)) {
+    rows = take_rows(sequence, f, nullptr, n);
+  }
   if (rows == 0) return std::nullopt;
   sequence.position = f.reach;
   sequence.rows = rows;
@@ -93,9 +96,8 @@ Node* Cache::bring_in(SequenceId id, const Sequence& sequence, Frontier& f) {
 
 int32_t Cache::take_rows(const Sequence& sequence, const Frontier& f, Node* source, int32_t n) {
   if (source != nullptr) tree_.add_pinned(source, +1);  // making room must not reclaim it
-  const int64_t owed = owed_pages();
   int32_t rows = want(sequence, f, n);
-  while (rows > 0 && !take_wanted(owed)) {
+  while (rows > 0 && !take_wanted(sequence)) {
     const int64_t end = f.reach + rows;  // try one page less
     rows =
         static_cast<int32_t>(std::max<int64_t>(0, (end - 1) / page_slots_ * page_slots_ - f.reach));
@@ -131,33 +133,45 @@ void Cache::want_nothing() {
   path_.clear();
 }
 
-// May the wanted columns be taken? What was promised to their taker, always; more than that only
-// from what nobody was promised.
-bool Cache::leaves_promises(int64_t pages, int64_t owed_before) {
+// May so many pages be taken, `promised` of which were promised to their taker? Those always; more
+// only from what nobody was promised, and only then is everybody asked what that is.
+bool Cache::leaves_promises(int64_t pages, int64_t promised) {
   const int64_t room = tree_.room();
-  if (pages > room) return false;
-  const int64_t owed_after = owed_pages();
-  return pages <= owed_before - owed_after || owed_after <= room - pages;
+  return pages <= room && (pages <= promised || owed_pages() - promised <= room - pages);
+}
+
+// Of so many pages that a sequence would take for a node of its path, what owed_pages() counts for
+// that node: promised to the sequence itself or, above its tail, to one that waits for it there.
+int64_t Cache::promised_of(const Sequence& sequence, const Node* node, int64_t pages) const {
+  const bool counted = sequence.promised > 0 || (node != sequence.tail && promised_below(node));
+  return counted ? std::min(pages, owed_for(sequence, node)) : 0;
+}
+
+bool Cache::promised_below(const Node* node) const {
+  if (node->owner != 0) return at(node->owner).promised > 0;
+  return std::ranges::any_of(node->children,
+                             [this](const auto& child) { return promised_below(child.get()); });
 }
 
 // The page of an unreferenced leaf moves to the frontier, in place of a copy.
-bool Cache::steal(const Frontier& f, Node* source) {
-  if (source->references() > 0 || !source->children.empty() || f.node->pages.columns() > 0) {
+bool Cache::steal(const Sequence& sequence, const Frontier& f, Node* source) {
+  if (source->references() > 0 || !source->children.empty() || f.node->pages.columns() > 0 ||
+      !leaves_promises(lists_, promised_of(sequence, f.node, lists_))) {
     return false;
   }
-  const int64_t owed = owed_pages();
-  f.node->wanted_columns = 1;
-  const bool may = leaves_promises(lists_, owed);
-  f.node->wanted_columns = 0;
-  if (may) tree_.steal(f.node, source, f.reach - f.node->start);
-  return may;
+  tree_.steal(f.node, source, f.reach - f.node->start);
+  return true;
 }
 
-bool Cache::take_wanted(int64_t owed_before) {
-  int64_t pages = 0;
-  for (const Node* node : path_) pages += node->wanted_columns * lists_;
+bool Cache::take_wanted(const Sequence& sequence) {
+  int64_t pages = 0, promised = 0;
+  for (const Node* node : path_) {
+    const int64_t more = node->wanted_columns * lists_;
+    pages += more;
+    promised += promised_of(sequence, node, more);
+  }
   if (pages > 0) {
-    if (!leaves_promises(pages, owed_before)) return false;
+    if (!leaves_promises(pages, promised)) return false;
     CHECK(tree_.make_room(pages));
   }
   for (Node* node : path_) {
@@ -171,10 +185,9 @@ void Cache::copy_first_page(SequenceId id, const Sequence& sequence) {
   const Frontier f = frontier(id, sequence);
   Node* source = f.held.node;
   tree_.add_pinned(source, +1);
-  const int64_t owed = owed_pages();
   path_.push_back(f.node);
   f.node->wanted_columns = 1;
-  if (take_wanted(owed)) copy_slots(f.node, source, f.reach - f.node->start);
+  if (take_wanted(sequence)) copy_slots(f.node, source, f.reach - f.node->start);
   want_nothing();
   tree_.add_pinned(source, -1);
 }

@@ -56,6 +56,64 @@ TEST(GatedCache, StartsAtBoundariesAndSharesWhatWasReplayed) {
   EXPECT_EQ(rig.held_gated(counting(60)), 60);
 }
 
+class GatedAnswers : public ::testing::Test {
+ protected:
+  // Tokens [20, n) after a prompt of 20, one a step: no boundary is left on the way.
+  void answer(SequenceId id, int64_t n) {
+    while (std::ssize(rig.live.at(id).tokens) < n) {
+      rig.append(id, static_cast<TokenId>(std::ssize(rig.live.at(id).tokens)));
+      rig.finish(id);
+    }
+  }
+  SequenceId answered(int64_t n) {
+    const SequenceId id = rig.open_gated(counting(20), kHalf);
+    rig.finish(id);
+    answer(id, n);
+    return id;
+  }
+  int64_t tokens_held() const { return rig.cache->stats().tokens_held; }
+
+  Rig rig{256};
+};
+
+// Answers to one prompt that are the same as far as the shorter goes: cancelled and asked again, or
+// with other limits.
+TEST_F(GatedAnswers, TheLongerHangsBelowTheShorter) {
+  for (const int64_t end : {30, 45, 60, 38}) {
+    rig.close(answered(end));
+    EXPECT_EQ(tokens_held(), end == 38 ? 60 : end);
+    EXPECT_EQ(rig.held_gated(counting(end)), end);
+  }
+  for (const int64_t end : {30, 38, 45, 60}) {
+    const SequenceId id = rig.open_gated(counting(end) + counting(5, 1000), kHalf);
+    EXPECT_EQ(rig.finish(id), 5);  // every row's view is compared
+    rig.close(id);
+  }
+}
+
+TEST_F(GatedAnswers, TheLongerHangsBelowTheShorterWhichLives) {
+  const SequenceId shorter = answered(30), longer = answered(25);
+  rig.close(rig.fork(shorter));  // leaves a boundary at 30
+  answer(longer, 45);
+  EXPECT_EQ(tokens_held(), 20 + 10 + 25);
+  rig.close(longer);
+  EXPECT_EQ(tokens_held(), 45);
+  answer(shorter, 36);
+  rig.close(shorter);
+  EXPECT_EQ(tokens_held(), 45);
+}
+
+TEST_F(GatedAnswers, WhoIsCutOffWhereANewcomerStartsJoinsToo) {
+  const SequenceId shorter = answered(30);
+  rig.close(answered(45));
+  EXPECT_EQ(tokens_held(), 20 + 10 + 25);
+  const SequenceId newcomer = rig.open_gated(counting(30) + counting(5, 1000), kHalf);
+  EXPECT_EQ(rig.computed(newcomer), 30);
+  EXPECT_EQ(tokens_held(), 45);
+  EXPECT_EQ(rig.finish(newcomer), 5);
+  answer(shorter, 32);
+}
+
 TEST(GatedCache, JoinsWhatIsStillToBeWritten) {
   Rig rig(256);
   const SequenceId a = rig.open_gated(counting(50), kHalf);
@@ -153,6 +211,60 @@ TEST(GatedCache, AReplayPastSeveralFreedOverlaysIsHeldOnce) {
   EXPECT_EQ(rig.cache->stats().tokens_held, 105);
   rig.close(b);
   EXPECT_EQ(rig.held_gated(counting(65)), 60);
+}
+
+// What was generated without the gate goes with its request, and with it a prompt that nobody can
+// start from any more.
+TEST(GatedCache, APromptWithoutOverlaysGoesWithItsLastUser) {
+  Rig rig(60);
+  Tier tier = kQuarter;
+  tier.decode_gate = false;
+  const SequenceId a = rig.open_gated(counting(30), tier);
+  rig.finish(a);
+  rig.append(a, 100);
+  rig.finish(a);
+  EXPECT_FALSE(rig.cache->set_budget(0));
+  EXPECT_EQ(rig.cache->stats().overlays, 0);
+  rig.cache->set_budget(60 * rig.shape_.column_bytes());
+  EXPECT_EQ(rig.held_gated(counting(30)), 0);
+  rig.close(a);
+  EXPECT_EQ(rig.cache->stats().bytes_held, 0);
+  EXPECT_EQ(rig.cache->stats().tokens_reclaimed, 30);
+}
+
+TEST(GatedCache, ReclaimableIsWhatPressureFrees) {
+  Rig rig(256);
+  Tier tier = kHalf;
+  tier.memory_floats = 40;
+  const SequenceId a = rig.open_gated(counting(60), tier, {20, 40});
+  rig.finish(a);
+  const SequenceId b = rig.open_gated(counting(20) + counting(31, 1000), tier);
+  rig.finish(b);
+  rig.close(b);
+  const KvStats before = rig.cache->stats();
+  EXPECT_FALSE(rig.cache->set_budget(0));
+  const KvStats after = rig.cache->stats();
+  EXPECT_EQ(after.bytes_held, before.bytes_held - before.bytes_reclaimable);
+  EXPECT_EQ(after.bytes_reclaimable, 0);
+  rig.cache->set_budget(256 * rig.shape_.column_bytes());
+  rig.close(a);
+  EXPECT_EQ(rig.cache->stats().bytes_reclaimable, rig.cache->stats().bytes_held);
+}
+
+TEST(GatedCache, TheFootprintOfALoneSequenceIsWhatIsHeld) {
+  Rig rig(256);
+  Tier tier = kQuarter;
+  tier.memory_floats = 40;
+  const SequenceId a = rig.open_gated(counting(60), tier, {20, 40});
+  while (rig.computed(a) < 60) {
+    ASSERT_TRUE(rig.reserve(a, 9));
+    for (const bool committed : {false, true}) {
+      const int64_t beyond = rig.cache->stats().bytes_held - rig.cache->footprint(a).bytes;
+      EXPECT_GE(beyond, 0);  // what charged bytes lack of a page
+      EXPECT_LT(beyond, rig.cache->stats().page_bytes);
+      if (!committed) rig.run();
+    }
+  }
 }
 
 TEST(GatedCache, PinnedBoundariesKeepTheirOverlays) {

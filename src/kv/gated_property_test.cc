@@ -39,6 +39,7 @@ class GatedDriver {
     while (!rig_.live.empty()) close(rig_.live.begin()->first);
     thinned_ = rig_.cache->stats().tokens_thinned;
     for (const auto& [pin, pinned] : pins_) rig_.cache->unpin(pin);
+    ASSERT_EQ(rig_.cache->stats().bytes_reclaimable, rig_.cache->stats().bytes_held);
     rig_.cache->flush();
     ASSERT_EQ(rig_.cache->stats().bytes_held, 0);
     ASSERT_EQ(rig_.cache->stats().nodes, 0);
@@ -193,7 +194,11 @@ class GatedDriver {
     promises_may_break();
     if (squeezes_) return squeeze();
     const int64_t columns = chance(50) ? columns_ : pick(1, columns_);
+    const KvStats before = rig_.cache->stats();
     const bool fits = rig_.cache->set_budget(columns * shape_.column_bytes());
+    if (!fits) {
+      ASSERT_EQ(rig_.cache->stats().bytes_held, before.bytes_held - before.bytes_reclaimable);
+    }
     ASSERT_EQ(fits, rig_.cache->stats().bytes_held <= columns * shape_.column_bytes());
   }
 

@@ -6,8 +6,7 @@
 // Fails:   taking pages beyond the pool's room is a CHECK.
 //
 //   tokens     [ ............... run ............... ]      a node; boundaries are its ends
-//   kept       | p0 ...... | p1 ...... | p2 ..           of every list, slots counted along the
-//   path;
+//   kept       | p0 ...... | p1 ...... | p2 ..     of every list, slots counted along the path;
 //                 ^ the parent's last slots: its partial page, shared where nobody else has
 //                   continued it, else copied
 //   dropped    while it is written, working: the slots that its next row may still see, on the
@@ -121,6 +120,7 @@ class GatedRuns {
   Rooms rooms(const GatedRun* run, const GatedRun* parent, int32_t list) const;
   void move_dropped(const GatedRun& from, GatedRun& to, int32_t list, int32_t from_first,
                     int32_t to_first, int32_t begin, int32_t end);
+  int64_t find_closed(const GatedRun& run);
   int64_t choose_thinned(GatedRun& run, int64_t tokens, std::span<int32_t> gone);
   void close_gaps(GatedRun& run, int32_t list, int32_t first);
   void move_kept(GatedRun& run, int32_t list, int32_t from, int32_t to, int32_t slots);
@@ -133,9 +133,10 @@ class GatedRuns {
   const int32_t page_slots_;
   std::vector<ops::PageId> scratch_;
   // Of thin().
-  std::vector<uint64_t> order_;     // what may go, the least likely first
-  std::vector<uint8_t> keep_;       // the run's decisions before
-  std::vector<int32_t> own_, may_;  // [lists] slots of the run; of them, those that may go
+  std::vector<uint8_t> keep_;        // the run's decisions before
+  std::vector<int32_t> own_, open_;  // [lists] slots of the run; of them, those on the open page
+  std::vector<int64_t> closed_;      // [lists] leading tokens, whose slots lie on closed pages
+  std::vector<int32_t> may_;         // [lists][256] slots that may go, by their keep byte
 };
 
 }  // namespace coppice::kv

@@ -1,5 +1,7 @@
 // Thinning: a run gives back the kept slots that the gate found least likely to be needed.
 #include <algorithm>
+#include <array>
+#include <numeric>
 
 #include "base/check.h"
 #include "kv/gated_run.h"
@@ -7,60 +9,104 @@
 namespace coppice::kv {
 namespace {
 
-// What may go stands in this order: the least likely first, of equals the oldest.
-uint64_t order_of(uint8_t keep, int64_t token, int32_t list) {
-  return uint64_t{keep} << 56 | static_cast<uint64_t>(token) << 24 | static_cast<uint64_t>(list);
+constexpr size_t kBytes = 256;  // values of a keep byte
+
+// Of slots that are looked at in order, the least likely ones: all below `byte`, and the first
+// `ties` that equal it.
+struct Cut {
+  int32_t byte = 0;
+  int64_t ties = 0;
+  bool takes_tie(uint8_t keep) { return keep == byte && ties > 0 && ties-- > 0; }
+};
+
+// The first `count` of the slots that are counted by their bytes, as sorting would find them.
+template <class Count>
+Cut cut_after(std::span<const Count> counts, int64_t count) {
+  int32_t byte = 0;
+  for (; byte < static_cast<int32_t>(kBytes) && count > counts[static_cast<size_t>(byte)]; ++byte) {
+    count -= counts[static_cast<size_t>(byte)];
+  }
+  return {byte, count};
 }
-int64_t token_of(uint64_t order) { return static_cast<int64_t>(order >> 24 & 0xffffffffu); }
-int32_t list_of(uint64_t order) { return static_cast<int32_t>(order & 0xffffffu); }
 
 }  // namespace
 
-// Marks what goes: of all lists together the less likely half of the slots on pages that the run
-// closes, then to the nearest whole page in each list. Returns the slots.
-int64_t GatedRuns::choose_thinned(GatedRun& run, int64_t tokens, std::span<int32_t> gone) {
+// Counts the run's slots in each list and finds where the last page begins, which stays open.
+// Returns how many lie before.
+int64_t GatedRuns::find_closed(const GatedRun& run) {
+  const size_t lists = run.size();
   const int64_t held = std::ssize(run.keep) / lists_;
-  own_.assign(run.size(), 0);
-  may_.assign(run.size(), 0);
-  order_.clear();
-  for (size_t k = 0; k < run.keep.size(); ++k) {
-    if (ops::holds_slot(run.keep[k])) ++own_[k % run.size()];
+  own_.assign(lists, 0);
+  for (int64_t t = 0; t < held; ++t) {
+    const uint8_t* keep = run.keep.data() + t * lists_;
+    for (size_t i = 0; i < lists; ++i) own_[i] += ops::holds_slot(keep[i]) ? 1 : 0;
   }
-  int64_t closed = 0;
-  std::vector<int32_t>& left = may_;  // own slots that are not on the last, open page
-  for (int32_t list = 0; list < lists_; ++list) {
-    const size_t i = GatedRun::at(list);
-    left[i] = std::max(0, run.inner[i] - (run.counts[i] - own_[i]));
-    closed += left[i];
+  open_.resize(lists);
+  closed_.assign(lists, held);
+  int64_t closed = 0, open = 0;
+  for (size_t i = 0; i < lists; ++i) {
+    open_[i] = std::min(own_[i], run.counts[i] - run.inner[i]);
+    closed += own_[i] - open_[i];
+    open += open_[i];
   }
-  for (int64_t t = 0; t < std::min(held, tokens); ++t) {
-    for (int32_t list = 0; list < lists_; ++list) {
-      const uint8_t keep = run.keep[static_cast<size_t>(t * lists_ + list)];
-      if (!ops::holds_slot(keep) || left[GatedRun::at(list)] == 0) continue;
-      --left[GatedRun::at(list)];
-      if (keep != ops::kProtectedByte) order_.push_back(order_of(keep, t, list));
+  for (int64_t t = held; open > 0;) {
+    const uint8_t* keep = run.keep.data() + --t * lists_;
+    for (size_t i = 0; i < lists; ++i) {
+      if (open_[i] == 0 || !ops::holds_slot(keep[i])) continue;
+      --open_[i];
+      --open;
+      closed_[i] = t;
     }
   }
-  std::ranges::sort(order_);
-  may_.assign(run.size(), 0);
-  const auto half = static_cast<size_t>(closed / 2);
-  for (size_t k = 0; k < order_.size(); ++k) {
-    const size_t i = GatedRun::at(list_of(order_[k]));
-    ++may_[i];
-    if (k < half) ++gone[i];
+  return closed;
+}
+
+// Marks what goes: of all lists together the less likely half of the slots on pages that the run
+// closes, of equals the oldest token's, of a token's the first list's; then to the nearest whole
+// page in each list. Returns the slots. Counting bytes finds what sorting would, without a branch
+// that depends on a slot's byte more than now and then: a step waits for this.
+int64_t GatedRuns::choose_thinned(GatedRun& run, int64_t tokens, std::span<int32_t> gone) {
+  const size_t lists = run.size();
+  const int64_t closed = find_closed(run);
+  const int64_t end = std::min(std::ssize(run.keep) / lists_, tokens);
+  const auto each = [&](const auto& visit) {  // byte before a list's open page, in order
+    for (int64_t t = 0; t < end; ++t) {
+      uint8_t* keep = run.keep.data() + t * lists_;
+      for (size_t i = 0; i < lists; ++i) {
+        if (t < closed_[i]) visit(i, keep[i]);
+      }
+    }
+  };
+  may_.assign(lists * kBytes, 0);
+  each([&](size_t i, uint8_t keep) { ++may_[i * kBytes + keep]; });
+  std::array<int64_t, kBytes> all{};
+  for (size_t i = 0; i < lists; ++i) {
+    int32_t* may = may_.data() + i * kBytes;
+    may[ops::kDroppedByte] = may[ops::kThinnedByte] = may[ops::kProtectedByte] = 0;
+    for (size_t byte = 0; byte < kBytes; ++byte) all[byte] += may[byte];
   }
+  Cut half = cut_after(std::span<const int64_t>(all), closed / 2);
+  for (size_t i = 0; i < lists; ++i) {
+    const int32_t* may = may_.data() + i * kBytes;
+    gone[i] = std::accumulate(may, may + half.byte, 0);
+  }
+  each([&](size_t i, uint8_t keep) { gone[i] += half.takes_tie(keep) ? 1 : 0; });
+
   int64_t slots = 0;
-  for (size_t i = 0; i < run.size(); ++i) {
+  std::vector<Cut> cuts(lists);
+  for (size_t i = 0; i < lists; ++i) {
+    const std::span<const int32_t> may = std::span(may_).subspan(i * kBytes, kBytes);
+    const int32_t most = std::accumulate(may.begin(), may.end(), 0);
     const int32_t nearest = (gone[i] + page_slots_ / 2) / page_slots_ * page_slots_;
-    slots += gone[i] = std::min(nearest, may_[i] / page_slots_ * page_slots_);
-    may_[i] = gone[i];
+    slots += gone[i] = std::min(nearest, most / page_slots_ * page_slots_);
+    cuts[i] = cut_after(may, gone[i]);
   }
-  for (const uint64_t order : order_) {
-    int32_t& more = may_[GatedRun::at(list_of(order))];
-    if (more == 0) continue;
-    --more;
-    run.keep[static_cast<size_t>(token_of(order) * lists_ + list_of(order))] = ops::kThinnedByte;
-  }
+  each([&](size_t i, uint8_t& keep) {
+    const bool below = ops::holds_slot(keep) & (keep < cuts[i].byte);
+    const int goes = below | cuts[i].takes_tie(keep);
+    const auto stays = static_cast<uint8_t>(goes - 1);  // all bits, or none
+    keep = static_cast<uint8_t>((keep & stays) | (ops::kThinnedByte & ~stays));
+  });
   return slots;
 }
 

@@ -2,6 +2,8 @@
 // every (layer, KV head).
 #include <gtest/gtest.h>
 
+#include <chrono>
+
 #include "kv/test_rig.h"
 
 namespace coppice::kv {
@@ -237,6 +239,44 @@ TEST(KvRoom, NobodyTakesWhatWasPromisedToAnother) {
   }
   rig.append(a, 9);
   EXPECT_FALSE(rig.reserve(a, 1).has_value());  // beyond the promise, and nothing is left
+}
+
+// Nanoseconds that a reservation takes beside so many others, each within its own promise.
+double reservation_cost(int32_t sequences) {
+  Rig rig(int64_t{10} * sequences, {.page_slots = 4, .layers = 1, .kv_heads = 1, .head_dim = 2});
+  std::vector<SequenceId> ids;
+  for (TokenId i = 0; i < sequences; ++i) {
+    ids.push_back(rig.cache->open("m", counting(36, 100 * i)));
+    CHECK(rig.cache->admit(ids.back(), 40));
+  }
+  double least = 1e18;
+  for (int64_t step = 0; step < 9; ++step) {
+    const auto before = std::chrono::steady_clock::now();
+    for (const SequenceId id : ids) CHECK(rig.cache->reserve(id, 4));
+    const std::chrono::duration<double, std::nano> took = std::chrono::steady_clock::now() - before;
+    least = std::min(least, took.count() / sequences);
+    rig.cache->plan(Partition::kTwoPhase);
+    rig.cache->commit();
+  }
+  return least;
+}
+
+TEST(KvRoom, AReservationWithinItsPromiseAsksNobodyElse) {
+  // Were all promises added up for each, it would be 32 times.
+  EXPECT_LT(reservation_cost(1024), 8 * reservation_cost(32));
+}
+
+TEST(KvRoom, AnUnpromisedWriterTakesWhatAFollowerWasPromised) {
+  Rig rig(4);
+  const SequenceId writer = rig.open(counting(9));
+  const SequenceId follower = rig.open(counting(8) + Tokens{50});
+  const SequenceId other = rig.open(counting(4, 100));
+  EXPECT_TRUE(rig.cache->admit(follower, 9));  // two columns of the writer's, one of its own
+  EXPECT_TRUE(rig.cache->admit(other, 4));
+  EXPECT_EQ(rig.reserve(writer, 9), 8);  // not the column for its last token
+  rig.run();
+  EXPECT_EQ(rig.finish(follower), 1);
+  EXPECT_EQ(rig.finish(other), 4);
 }
 
 TEST(KvRoom, TokensBeyondOnesOwnPromiseDoNotCountAsPromised) {

@@ -52,7 +52,7 @@ struct Node {
 
   Node* parent = nullptr;                       // null: the root of a scope (no tokens)
   std::vector<std::unique_ptr<Node>> children;  // by their first P tokens, then by age
-  int64_t start = 0;                            // tokens before the run: a multiple of P
+  int64_t start = 0;                            // tokens before the run; ungated: a multiple of P
   std::vector<TokenId> tokens;                  // the run, planned
   int64_t computed = 0;                         // its leading tokens that are in pages
   PageTable pages;                              // of an ungated scope
@@ -99,7 +99,7 @@ struct Node {
     Node* last_child = nullptr;
     Node* next_sibling = nullptr;
   } visit;
-  uint64_t admission_mark = 0;  // the count of promised pages that last saw this node
+  uint64_t admission_mark = 0;  // the count of owed pages that last saw this node
   int64_t wanted_columns = 0;   // that a reservation under way would add
 };
 

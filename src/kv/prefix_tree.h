@@ -6,7 +6,8 @@
 //
 //   root of a scope
 //     |-- [company prompt ............]            interior: a multiple of P tokens, all pages full
-//     |      |-- [team A ..... ]                   start of every node: a multiple of P
+//     |      |-- [team A ..... ]                   start of every node: a multiple of P (gated
+//     |      |      |                              scopes: runs start and end at boundaries)
 //     |      |      |-- (tail of sequence 7)       one leaf per live sequence, perhaps empty
 //     |      |      `-- (tail of sequence 9)
 //     |      `-- [an old answer, retained]         leaf without owner: reclaimable
@@ -20,7 +21,8 @@
 //                     Y:                 k k k|k         Y:    k k k|k     Y's starts are P less
 //
 // Invariants (KvCache::check_invariants names them by these numbers)
-//    1. Every page is free or in exactly one node; pages in nodes == pool.held().
+//    1. Every page is free or in exactly one node; pages in nodes and pages of charged bytes
+//       together == pool.held().
 //    2. Every node starts where its parent ends, at a multiple of P; a node with children holds a
 //       multiple of P tokens (roots hold none).
 //    3. computed <= size; a node holds keys and values only if its parent is complete; its pages
@@ -34,17 +36,17 @@
 //    9. A pin stands at the node that holds its last token, and that token is computed.
 //   10. Rows reserved in this step continue what is computed; an interior node is written by the
 //       oldest sequence below it.
-//   11. The totals (nodes, tokens held, pages reclaimable) equal a recount.
-//   12. Pages held exceed the budget only where no unreferenced leaf is left.
-//   13. In a gated scope runs end anywhere, and siblings may begin alike; else 2 to 11 hold there
-//   too.
-//       A run that is complete and not a tail has an overlay, or its was freed and no child is
-//       still to start from it; its lists' lengths agree with its decisions; a first page is shared
-//       with the parent's last or its own.
+//   11. The totals (nodes, tokens held, pages and charged bytes reclaimable) equal a recount.
+//   12. Pages held exceed the budget only where the queues are empty: no unreferenced leaf, no
+//       run to be thinned, no overlay of an inner boundary is left.
+//   13. In a gated scope runs start and end anywhere (2), siblings may begin alike (4), and a first
+//       page is an ancestor's last, where nobody else went on in it, or the run's own (1); else 1
+//       to 11 hold there too. A run that is complete and not a tail has an overlay, or its was
+//       freed and no child is still to start from it; its lists' lengths agree with its decisions,
+//       what it is charged with them and its gate's memory.
 //   14. Thinned (epoch > 0) are runs of elastic scopes only, no more than kMostEpochs times; of
-//   what
-//       they gave back no byte says that it is held, and none that is protected is among it. A run
-//       was born under no later epochs than those above it.
+//       what they gave back no byte says that it is held, and none that is protected is among it.
+//       A run was born under no later epochs than those above it.
 #pragma once
 
 #include <algorithm>
@@ -131,8 +133,9 @@ class PrefixTree {
   // What `node` has computed becomes a run of its own that ends in an overlay; a tail goes on in
   // an empty node below. Returns the run.
   Node* seal(Node* node, uint64_t clock);
-  // `node` was sealed: siblings that begin with all of its tokens hang below it, or, where one
-  // holds just the same, the other way round. Returns the node that holds the run now.
+  // `node` was sealed: siblings that begin with all of its tokens hang below it; where it begins
+  // with all of a sealed sibling's, it hangs below that one; where both hold the same, one goes.
+  // Two runs that part before either ends stay apart. Returns the node that holds the run now.
   Node* graft_twins(Node* node);
   // Positions of the last dropped tokens of list up to the node's end, ascending.
   void dropped_positions(const Node* node, int32_t list, std::span<int32_t> out) const;
@@ -154,12 +157,15 @@ class PrefixTree {
   void add_columns(Node* node, int64_t columns);
   void drop_unused_columns(Node* node);  // beyond the computed slots
   void advance(Node* node, int64_t slots);
+  // Pages that become free once all goes that nobody uses. Charged bytes make up pages together,
+  // so theirs are what is left less of them, not their own rounded.
+  int64_t reclaimable() const {
+    return reclaimable_pages_ + overlay_pages_ + pool_.pages_for(pool_.charged()) -
+           pool_.pages_for(pool_.charged() - reclaimable_bytes_);
+  }
   // Pages that could be handed out now: free ones and reclaimable ones, less what a shrunken budget
   // lacks.
-  int64_t room() const {
-    return pool_.room() + reclaimable_pages_ + overlay_pages_ +
-           reclaimable_bytes_ / pool_.page_bytes();
-  }
+  int64_t room() const { return pool_.room() + reclaimable(); }
   // Pages that no reclaiming frees while the pins stand.
   int64_t pinned_pages() const;
   // Reclaims until the pool has `pages` free; false where too few leaves are unreferenced.
@@ -172,8 +178,9 @@ class PrefixTree {
   int64_t nodes() const { return nodes_; }
   int64_t tokens_held() const { return tokens_held_; }
   int64_t tokens_reclaimed() const { return tokens_reclaimed_; }
-  int64_t reclaimable_pages() const { return reclaimable_pages_; }
-  int64_t overlay_pages() const { return overlay_pages_; }  // of the queued ones
+  int64_t reclaimable_pages() const { return reclaimable_pages_; }  // of whole nodes
+  int64_t reclaimable_bytes() const { return reclaimable_bytes_; }  // charged
+  int64_t overlay_pages() const { return overlay_pages_; }          // of the queued ones
   int64_t overlays_freed() const { return overlays_freed_; }
   int64_t tokens_thinned() const { return tokens_thinned_; }
   int64_t pages_thinned() const { return pages_thinned_; }
@@ -205,6 +212,7 @@ class PrefixTree {
   void release_gated(Node* tail, uint64_t clock);
   void refresh_overlay(Node* node);
   void reclaim_one();
+  void drop_tombstones(Node* node);
   void reclaim_below(Node* node);
   void thin(Node* node);
   void move_down(Node* node, std::span<const int32_t> slots);
@@ -226,7 +234,7 @@ class PrefixTree {
   int64_t tokens_held_ = 0;
   int64_t tokens_reclaimed_ = 0;
   int64_t reclaimable_pages_ = 0;
-  int64_t reclaimable_bytes_ = 0;  // charged by the same nodes
+  int64_t reclaimable_bytes_ = 0;  // charged by the same nodes, and by the queued overlays
   int64_t overlay_pages_ = 0;
   int64_t overlays_freed_ = 0;
   int64_t tokens_thinned_ = 0;

@@ -167,7 +167,7 @@ Node* PrefixTree::cut(const Start& start, uint64_t clock) {
   note(clock);
   const int64_t at = start.length - node->start;
   if (at == node->computed && !node->has_overlay()) {
-    node = seal(node, clock);
+    node = graft_twins(seal(node, clock));
   } else if (at < node->size() || node->owner != 0) {
     node = split_gated(node, at);
   }
@@ -208,7 +208,8 @@ Node* PrefixTree::graft_twins(Node* node) {
   std::vector<Node*> alike;
   const auto visit = [&](Node* other) {
     const int64_t same = common_prefix(other->tokens, node->tokens);
-    if (other != node && same == node->size() && other->computed >= same && !other->unpublished() &&
+    const bool one_ends = same > 0 && same == std::min(node->size(), other->size());
+    if (other != node && one_ends && other->computed >= same && !other->unpublished() &&
         !node->unpublished() && alike_in_epoch(other)) {
       alike.push_back(other);
     }
@@ -219,13 +220,17 @@ Node* PrefixTree::graft_twins(Node* node) {
   }
   for (size_t i = here; i > 0 && visit(parent->children[i - 1].get()); --i) {
   }
+  std::ranges::stable_sort(alike, std::ranges::greater{}, &Node::size);
   for (Node* other : alike) {
-    // Its own end is no boundary yet while it is written, and a tail has no room for children.
-    const bool same = other->size() == node->size();
-    if (same && other->gated->tail == GatedRun::Tail::kWorking) continue;
-    if (!same) {
+    if (other->size() > node->size()) {
       hang_below(other, node);
       continue;
+    }
+    // Its own end is no boundary yet while it is written, and a tail has no room for children.
+    if (other->gated->tail == GatedRun::Tail::kWorking) continue;
+    if (other->size() < node->size()) {
+      hang_below(node, other);
+      return graft_twins(node);  // what hangs there already may begin like the rest of it
     }
     if (!other->has_overlay()) runs_.move_overlay(*node->gated, *other->gated);
     other->boundary_used = std::max(other->boundary_used, node->boundary_used);
@@ -264,8 +269,8 @@ void PrefixTree::release_gated(Node* tail, uint64_t clock) {
     if (node->references() > 0) return;
     const bool last_of_scope = parent->is_root() && parent->children.size() == 1;
     remove(node);
-    if (last_of_scope || parent->is_root() || (parent->complete() && !parent->unpublished()))
-      return;
+    if (last_of_scope || parent->is_root()) return;
+    if (parent->complete() && !parent->unpublished()) return drop_tombstones(parent);
     node = parent;
   }
 }

@@ -54,13 +54,21 @@ void PrefixTree::reclaim_one() {
   }
   Node* node = entry->node;
   if (node->thinnable()) return thin(node);
-  while (true) {
+  Node* parent = node->parent;
+  const bool root = parent->is_root();
+  tokens_reclaimed_ += node->computed;
+  remove(node);
+  if (!root) drop_tombstones(parent);
+}
+
+// Upwards from `node`: a leaf whose overlay was freed is held for nothing.
+void PrefixTree::drop_tombstones(Node* node) {
+  while (node->is_tombstone() && node->references() == 0) {
     Node* parent = node->parent;
     const bool root = parent->is_root();
     tokens_reclaimed_ += node->computed;
     remove(node);
-    // A leaf whose overlay was freed is held for nothing.
-    if (root || !parent->is_tombstone() || parent->references() > 0) return;
+    if (root) return;
     node = parent;
   }
 }
