@@ -71,7 +71,9 @@ void add_model_flags(CLI::App& app, ModelFlags& f) {
       ->type_name("TYPE")
       ->group(group);
   app.add_option("--memory", f.memory,
-                 "most bytes for weights as packed, activations and pages together; the model's "
+                 "most bytes for weights as packed, activations with a gate's arrays, and pages "
+                 "together; the "
+                 "model's "
                  "mapped files do not count; K, M, G are powers of 1024")
       ->type_name("SIZE")
       ->check(not_empty())

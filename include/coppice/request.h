@@ -72,9 +72,10 @@ struct Usage {
   int64_t completion_tokens = 0;
   int64_t cached_tokens = 0;     // prompt tokens this request did not evaluate
   int64_t evaluated_tokens = 0;  // rows that entered the embedding for it
-  // Under a gate, at the end: what was kept of its computed tokens, per layer; else empty.
+  // Under a gate: what was kept of its computed tokens, per layer, when it was last in the cache;
+  // empty: no gate, or it never was.
   std::vector<double> keep_ratio = {};
-  int64_t kv_bytes = 0;  // of its path's keys and values, shared or not, at the end
+  int64_t kv_bytes = 0;  // of its path's keys and values then, shared or not
   // With kv_thinning allowed: prompt tokens of prefixes that had been thinned, and how often the
   // most thinned of them was.
   int64_t thinned_tokens = 0;
@@ -93,7 +94,9 @@ struct Timings {
 struct KvReceipt {
   int64_t bytes_held = 0;         // all pages not free
   int64_t bytes_reclaimable = 0;  // of them, what no live request uses: kept for later ones
-  int64_t bytes_unshared = 0;     // sum over live requests of their tokens x bytes per token
+  // Sum over live requests of what each would hold alone: tokens x bytes per token, in a gated tier
+  // the bytes of its path.
+  int64_t bytes_unshared = 0;
   // With a gate loaded: what is kept of the live requests' computed tokens.
   std::optional<double> keep_ratio = {};
   // What live requests would hold alone over what they hold together.

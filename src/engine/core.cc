@@ -76,20 +76,30 @@ void Core::observe_peak(const kv::Step& step) {
   const bool rises = std::ranges::any_of(
       scheduler_.live(), [&](const auto& s) { return kv.bytes_held > s->result.kv.bytes_held; });
   if (!rises && kv.bytes_held <= stats_.peak.bytes_held) return;
-  int64_t tokens = static_cast<int64_t>(step.tokens.size());
+  int64_t unshared = 0;
   double computed = 0, kept = 0;
   for (const auto& s : scheduler_.live()) {
     const int64_t own = parts_.cache->progress(s->kv).computed;
-    tokens += own;
-    if (parts_.gate == nullptr) continue;
+    if (parts_.gate == nullptr) {
+      unshared += own * kv.bytes_per_token;
+      continue;
+    }
+    // Under a gate the path's bytes, with what is reserved for the step.
+    const auto footprint = parts_.cache->footprint(s->kv);
+    const bool gated = s->submission().tier != nullptr;
+    unshared += gated ? footprint.bytes : own * kv.bytes_per_token;
     computed += static_cast<double>(own);
-    kept += static_cast<double>(own) * mean(parts_.cache->footprint(s->kv).keep_ratio);
+    kept += static_cast<double>(own) * mean(footprint.keep_ratio);
+  }
+  for (const kv::Slice& slice : step.slices) {
+    if (scheduler_.find(slice.sequence).submission().tier != nullptr) continue;
+    unshared += (slice.row_end - slice.row_begin) * kv.bytes_per_token;
   }
   KvReceipt now;
   if (parts_.gate != nullptr) now.keep_ratio = computed > 0 ? kept / computed : 1.0;
   now.bytes_held = kv.bytes_held;
   now.bytes_reclaimable = kv.bytes_reclaimable;
-  now.bytes_unshared = tokens * kv.bytes_per_token;
+  now.bytes_unshared = unshared;
   if (now.bytes_held > stats_.peak.bytes_held) stats_.peak = now;
   for (const auto& s : scheduler_.live()) s->observe_peak(now);
 }
@@ -188,6 +198,8 @@ std::optional<FinishReason> Core::next_token(Sequence& sequence, std::span<const
 // The forks come before the parent's own token is appended: they share everything up to it.
 void Core::apply(Outcome& outcome) {
   Sequence& s = *outcome.sequence;
+  // For choices that end here or find no place beside it: it was their prompt too.
+  if (!s.unborn.empty()) s.note_footprint(parts_.cache->footprint(s.kv));
   std::vector<std::unique_ptr<Sequence>> children = std::exchange(s.unborn, {});
   for (size_t i = 0; i < children.size(); ++i) {
     if (outcome.unborn_ends[i]) {

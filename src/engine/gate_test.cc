@@ -271,6 +271,65 @@ TEST(Gate, ReceiptsSayWhatWasKept) {
   for (const double ratio : run(rig, exact).usage.keep_ratio) EXPECT_GT(ratio, 0.98);
 }
 
+void expect_receipt(const Usage& usage) {
+  ASSERT_EQ(usage.keep_ratio.size(), 2u);
+  for (const double ratio : usage.keep_ratio) {
+    EXPECT_GT(ratio, 0.1);
+    EXPECT_LT(ratio, 0.4);
+  }
+  EXPECT_GT(usage.kv_bytes, 0);
+}
+
+// They never have a place in the cache of their own.
+TEST(Gate, ChoicesThatEndWithTheirFirstTokenSayWhatWasKeptOfTheirPrompt) {
+  for (const bool stopped : {false, true}) {
+    Rig rig(options());
+    Request request = request_of(prompt_of(1, 300), {}, stopped ? 6 : 1);
+    request.sampling.n = 3;
+    const auto tape = std::make_shared<Tape>();
+    tape->judge = [](const TokenEvent& event) {
+      return event.choice == 1 ? Verdict::kStop : Verdict::kContinue;
+    };
+    rig.submit(request, tape);
+    rig.run();
+    for (int32_t choice = 0; choice < 3; ++choice) {
+      const Result& result = tape->take(choice).result;
+      expect_receipt(result.usage);
+      EXPECT_EQ(result.usage.cached_tokens, choice == 0 ? 0 : 300);
+      EXPECT_EQ(result.tokens.size(), stopped && choice != 1 ? 6u : 1u);
+    }
+    // The choice that stops has read the prompt and no more.
+    const Usage& usage = tape->take(1).result.usage;
+    Rig alone(options());
+    EXPECT_EQ(usage.keep_ratio, run(alone, request_of(prompt_of(1, 300), {}, 1)).usage.keep_ratio);
+  }
+}
+
+TEST(Gate, WhoeverIsCancelledSaysWhatWasKeptOfWhatItRead) {
+  EngineOptions o = options();
+  o.slice = 64;
+  o.max_live = 2;
+  Rig rig(o);
+  Core& core = rig.core();
+  Request request = request_of(prompt_of(1, 300), {}, 6);
+  request.sampling.n = 3;
+  const auto reading = rig.submit(request);
+  const auto beside = rig.submit(request_of(prompt_of(2, 300)));
+  const auto waiting = rig.submit(request_of(prompt_of(3, 300)));
+  for (int i = 0; i < 3; ++i) rig.step();
+  ASSERT_TRUE(core.set_budget(core.parts().cache->worst_case_bytes(16)));
+  ASSERT_EQ(core.stats().preemptions, 2);  // who lived waits now too
+  for (RequestId id = 1; id <= 3; ++id) core.cancel(id);
+  for (int32_t choice = 0; choice < 3; ++choice) {
+    EXPECT_EQ(reading->take(choice).result.finish_reason, FinishReason::kCancelled);
+    expect_receipt(reading->take(choice).result.usage);
+  }
+  expect_receipt(beside->take().result.usage);
+  EXPECT_TRUE(waiting->take().result.usage.keep_ratio.empty());  // it has read nothing
+  EXPECT_EQ(waiting->take().result.usage.kv_bytes, 0);
+  rig.expect_all_free();
+}
+
 TEST(Gate, OverlaysOfInnerBoundariesAreCounted) {
   Rig rig(options());
   run(rig, request_of(prompt_of(1, 300)));
@@ -303,7 +362,76 @@ TEST(Gate, ChoicesShareTheirPrompt) {
   rig.expect_all_free();
 }
 
+TEST(Gate, AFollowerGoesOnWhereACancelledWriterStopped) {
+  EngineOptions o = options();
+  o.slice = 64;
+  Rig alone(o);
+  const auto expected = alone.submit(request_of(prompt_of(1, 300)));
+  alone.run();
+  for (int steps = 0; steps <= 7; ++steps) {
+    Rig rig(o);
+    const auto first = rig.submit(request_of(prompt_of(1, 300)));
+    const auto second = rig.submit(request_of(prompt_of(1, 300)));
+    for (int i = 0; i < steps; ++i) rig.step();
+    rig.core().cancel(1);
+    rig.check();
+    rig.run();
+    EXPECT_EQ(first->take().result.finish_reason, FinishReason::kCancelled);
+    EXPECT_EQ(second->take().tokens, expected->take().tokens);
+    EXPECT_EQ(second->take().logits.at(299), expected->take().logits.at(299));
+    expect_receipt(second->take().result.usage);
+    // Nothing held was evaluated again, except the last prompt token.
+    const int64_t read = first->take().result.usage.evaluated_tokens;
+    EXPECT_EQ(second->take().result.usage.cached_tokens, std::min<int64_t>(read, 299));
+    rig.expect_all_free();
+  }
+}
+
 // --- room
+
+// What it would need if all were kept no longer fits when it comes back; what its gate keeps does.
+TEST(Gate, WhoIsSetAsideComesToTheEndThatItHasAlone) {
+  constexpr int32_t kAnswer = 1200;
+  EngineOptions o = options();
+  o.backend = "cpu";
+  o.kv_budget = Rig(o).core().parts().cache->worst_case_bytes(700);
+  const auto request = [](uint32_t seed) { return request_of(prompt_of(seed, 50), {}, kAnswer); };
+  for (const bool flush : {false, true}) {
+    Rig rig(o);
+    const auto older = rig.submit(request(1)), younger = rig.submit(request(2));
+    while (rig.step() && rig.core().stats().preemptions == 0) {
+    }
+    if (flush) rig.core().flush();  // nothing is left of what it had computed
+    rig.run();
+    EXPECT_GE(younger->take().result.preemptions, 1);
+    for (const auto& [tape, seed] : {std::pair(older, 1u), std::pair(younger, 2u)}) {
+      Rig alone(o);
+      EXPECT_EQ(tape->take().tokens, run(alone, request(seed)).tokens);
+      EXPECT_EQ(tape->take().tokens.size(), size_t{kAnswer});
+      EXPECT_EQ(tape->unsteady_rows, 0);
+    }
+    EXPECT_LE(rig.core().stats().peak.bytes_held, *o.kv_budget);
+    rig.expect_all_free();
+  }
+}
+
+// It is let in once it is alone, and ends where the budget does.
+TEST(Gate, WhoIsSetAsideAndNoLongerFitsEndsWithLength) {
+  Rig rig(options());
+  Core& core = rig.core();
+  const auto tape = rig.submit(request_of(prompt_of(1, 300), {}, 400));
+  while (rig.step() && tape->take().tokens.size() < 200) {
+  }
+  ASSERT_TRUE(core.set_budget(core.parts().cache->worst_case_bytes(64)));
+  rig.run();
+  const Result& result = tape->take().result;
+  EXPECT_FALSE(result.error);
+  EXPECT_EQ(result.finish_reason, FinishReason::kLength);
+  EXPECT_EQ(result.preemptions, 1);
+  EXPECT_EQ(result.tokens.size(), 200u);
+  EXPECT_EQ(result.usage.keep_ratio.size(), 2u);
+  rig.expect_all_free();
+}
 
 Request elastic_of(std::vector<TokenId> prompt, std::optional<KvTier> tier = {}) {
   Request request = request_of(std::move(prompt), tier);

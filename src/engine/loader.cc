@@ -62,6 +62,25 @@ ops::StepLimits step_limits(const EngineOptions& options, int64_t ctx,
               std::max({int64_t{config.hidden_size}, int64_t{config.intermediate_size}, queries})};
 }
 
+// What the largest step of gated rows holds in every (layer, KV head) list, beside activations and
+// pages: targets and bounds of each row, its decision and, where it was dropped, its position; of
+// each sequence the list's state (ops/gate_plan.h) and the positions that its window still sees.
+int64_t gated_step_bytes(const EngineOptions& options, const model::ModelConfig& config,
+                         const ops::KvLayout& layout, const Tiers& tiers) {
+  int64_t window = 0;
+  for (const auto& tier : tiers.of) {
+    if (tier != nullptr) window = std::max<int64_t>(window, tier->rule.window);
+  }
+  if (window == 0) return 0;  // no tier is served
+  constexpr int64_t kIndex = sizeof(int32_t);
+  const int64_t bounds = sizeof(ops::KvTarget) + 4 * kIndex;
+  const int64_t decision = sizeof(uint8_t) + kIndex;
+  const int64_t list = sizeof(ops::GateList) + 2 * kIndex + (window + layout.page_slots) * kIndex;
+  // What grows from step to step may come to hold twice what it needs.
+  const int64_t each = options.max_rows * (bounds + 2 * decision) + options.max_live * 2 * list;
+  return each * config.num_hidden_layers * config.num_key_value_heads;
+}
+
 // A page for each layer and head.
 int64_t least_budget(const ops::KvLayout& layout, const model::ModelConfig& config) {
   return layout.page_bytes * config.num_hidden_layers * config.num_key_value_heads;
@@ -196,7 +215,8 @@ Expected<Loaded> load(const EngineOptions& options, std::unique_ptr<ops::Backend
     shape.gate = parts.gate->needs();
     gate_bytes = parts.gate->weight_bytes();
   }
-  shape.scratch_bytes = parts.backend->scratch_bytes() + gate_bytes;
+  const int64_t gated_bytes = gated_step_bytes(options, config, layout, out.tiers);
+  shape.scratch_bytes = parts.backend->scratch_bytes() + gated_bytes + gate_bytes;
   const int64_t pages =
       std::max(options.kv_budget.value_or(least), options.kv_budget_limit.value_or(0));
   shape.page_bytes = std::min(pages, kMostPages);
@@ -204,7 +224,8 @@ Expected<Loaded> load(const EngineOptions& options, std::unique_ptr<ops::Backend
 
   out.info.weight_bytes = parts.model->weight_bytes() + gate_bytes;
   if (parts.gate != nullptr) out.info.gate = parts.gate->describe();
-  out.info.activation_bytes = parts.model->activation_bytes() + parts.backend->scratch_bytes();
+  out.info.activation_bytes =
+      parts.model->activation_bytes() + parts.backend->scratch_bytes() + gated_bytes;
   const int64_t fixed = out.info.weight_bytes + out.info.activation_bytes;
   TRY(out.limits.kv_budget, kv_budget_of(options, available, fixed, least));
   out.limits.kv_budget_limit = options.kv_budget_limit.value_or(out.limits.kv_budget);

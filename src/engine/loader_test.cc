@@ -1,8 +1,12 @@
 #include "engine/loader.h"
 
 #include <gtest/gtest.h>
+#include <malloc.h>
+
+#include <algorithm>
 
 #include "engine/test_harness.h"
+#include "ops/passing_backend.h"
 
 namespace coppice::engine {
 namespace {
@@ -44,6 +48,80 @@ TEST(Load, TheBackendsScratchCountsAgainstTheMemory) {
   EXPECT_TRUE(load_with(options));
   options.memory = least - 1;
   EXPECT_FALSE(load_with(options));
+}
+
+// The most that the heap holds while steps run.
+class HeapWatch : public ops::PassingBackend {
+ public:
+  HeapWatch(std::unique_ptr<ops::Backend> inner, int64_t& most)
+      : PassingBackend(std::move(inner)), most_(most) {}
+
+  static int64_t held() {
+    const struct mallinfo2 now = mallinfo2();
+    return static_cast<int64_t>(now.uordblks + now.hblkhd);
+  }
+  void attention(const TensorView& q, const ops::AttentionParams& params,
+                 const ops::AttentionPlan& plan, const ops::KvArena& arena,
+                 const TensorView& out) override {
+    most_ = std::max(most_, held());
+    PassingBackend::attention(q, params, plan, arena, out);
+  }
+
+ private:
+  int64_t& most_;
+};
+
+// What prompts that fill a step add to the heap while they are read.
+int64_t heap_of_prompts(const EngineOptions& options, KvTier tier) {
+  int64_t most = 0;
+  Rig rig(options, [&](std::unique_ptr<ops::Backend> inner) {
+    return std::make_unique<HeapWatch>(std::move(inner), most);
+  });
+  const int64_t before = HeapWatch::held();
+  for (uint32_t i = 0; i * options.slice < static_cast<uint32_t>(options.max_rows); ++i) {
+    Request request;
+    request.prompt = token_noise(i, static_cast<size_t>(options.slice) + 1, 3, 250);
+    request.sampling = greedy(2);
+    request.kv_tier = tier;
+    rig.submit(std::move(request));
+  }
+  rig.run();
+  EXPECT_EQ(rig.core().stats().max_step_rows, options.max_rows);
+  return most - before;
+}
+
+TEST(Load, TheArraysOfGatedStepsCountAgainstTheMemory) {
+  EngineOptions options = golden_options("llama");
+  const auto plain = load_with(options);
+  options.gate = "policy:random,keep=0.25,window=64";
+  const auto gated = load_with(options);
+  ASSERT_TRUE(plain && gated);
+  const auto arrays_of = [](const Loaded& loaded) {
+    return loaded.info.activation_bytes - loaded.parts.model->activation_bytes() -
+           loaded.parts.backend->scratch_bytes();
+  };
+  EXPECT_EQ(arrays_of(*plain), 0);
+  // Of 512 rows in 4 lists, and of 64 sequences what their windows see.
+  EXPECT_GT(arrays_of(*gated), 512 * 4 * 29 + 64 * 4 * 64 * 4);
+
+  // Page memory is what the rest leaves.
+  options.kv_budget.reset();
+  options.memory = gated->info.weight_bytes + gated->info.activation_bytes + (1 << 20);
+  const auto tight = load_with(options);
+  ASSERT_TRUE(tight) << tight.error().message;
+  EXPECT_EQ(tight->limits.kv_budget, 1 << 20);
+
+  options = golden_options("llama");
+  options.gate = "policy:random,keep=0.25,window=64";
+  options.max_rows = 2048;
+  options.slice = 512;
+  options.max_live = 4;
+  const int64_t off = heap_of_prompts(options, KvTier::kOff);
+  if (off <= 0) GTEST_SKIP() << "this allocator does not say what it holds";
+  const int64_t more = heap_of_prompts(options, KvTier::kHard) - off;
+  const int64_t arrays = arrays_of(load_with(options).value());
+  EXPECT_LE(more, arrays);
+  EXPECT_GE(more, arrays / 2);
 }
 
 // Scratch and pages count before minutes go into the weights.

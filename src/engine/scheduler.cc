@@ -56,6 +56,8 @@ std::unique_ptr<Sequence> Scheduler::leave_cache(Sequence& sequence) {
   const auto at = std::find_if(live_.begin(), live_.end(),
                                [&](const auto& other) { return other.get() == &sequence; });
   CHECK(at != live_.end());
+  // Here, so that whoever is set aside and never comes back has said what it read.
+  sequence.note_footprint(cache_.footprint(sequence.kv));
   std::unique_ptr<Sequence> out = std::move(*at);
   live_.erase(at);
   by_kv_.erase(out->kv);
@@ -68,7 +70,6 @@ std::unique_ptr<Sequence> Scheduler::leave_cache(Sequence& sequence) {
 
 void Scheduler::end(Sequence& sequence, FinishReason reason, std::optional<Error> error) {
   const int64_t held = cache_.progress(sequence.kv).computed;
-  sequence.note_footprint(cache_.footprint(sequence.kv));
   const std::unique_ptr<Sequence> owned = leave_cache(sequence);
   finish(*owned, reason, error, held);
 }
@@ -145,12 +146,16 @@ bool Scheduler::admit_first() {
     total = static_cast<int64_t>(s.tokens.size());
     needed = cache_.worst_case_bytes(total, s.open_options());
   }
-  if (needed > limits_.kv_budget) {
+  const bool gated = s.submission().tier != nullptr, ran = gated && s.result.preemptions > 0;
+  const bool fits = needed <= limits_.kv_budget;
+  // That is what it needs if all is kept. Under a gate whoever was set aside may have outgrown it
+  // and fitted all the same.
+  if (!fits && !ran) {
     refuse(take(), needed);
     return true;
   }
   std::optional<kv::SequenceId> id = let_in(s, total);
-  if (!id && live_.empty() && s.submission().tier != nullptr) {
+  if (!id && fits && live_.empty() && gated) {
     // Where it would part from what is held costs boundaries: beside nothing it has none of those.
     cache_.flush();
     id = let_in(s, total);
@@ -158,8 +163,12 @@ bool Scheduler::admit_first() {
   if (!id) {
     // Alone and still no room: what is left is pinned, some of it perhaps not for long.
     if (!live_.empty() || cache_.stats().expiring_pins > 0) return false;
-    refuse(take(), needed);
-    return true;
+    if (!ran) {
+      refuse(take(), needed);
+      return true;
+    }
+    id = cache_.open(s.submission().scope, s.keys(), s.open_options());
+    total = 0;  // alone it needs no promise, and goes on as far as there is room
   }
   make_live(take(), *id, total);
   return true;

@@ -89,10 +89,12 @@ void Sequence::finish(FinishReason reason, std::optional<Error> error, int64_t h
   if (submission_->observer) submission_->observer->on_finish(result, rest);
 }
 
-void Sequence::note_footprint(kv::KvCache::Footprint footprint) {
+void Sequence::note_footprint(const kv::KvCache::Footprint& footprint) {
+  for (const auto& child : unborn) child->note_footprint(footprint);
   Usage& usage = result.usage;
-  if (submission_->tier != nullptr) usage.keep_ratio = std::move(footprint.keep_ratio);
+  if (submission_->tier != nullptr) usage.keep_ratio = footprint.keep_ratio;
   usage.kv_bytes = footprint.bytes;
+  usage.thinned_tokens = usage.kv_epoch = 0;
   for (const kv::KvCache::Thinned& run : footprint.thinned) {
     const int64_t of_prompt = std::min(run.end, prompt_tokens()) - run.begin;
     if (of_prompt <= 0) continue;  // its own answer, thinned while it was set aside

@@ -61,7 +61,8 @@ class Sequence {
                                    Clock::time_point now);
   // Completes the result and tells the observer; held: leading tokens in the cache at the end.
   void finish(FinishReason reason, std::optional<Error> error, int64_t held);
-  void note_footprint(kv::KvCache::Footprint footprint);
+  // What is held of its tokens, for its usage; the choices that are to fork off it read the same.
+  void note_footprint(const kv::KvCache::Footprint& footprint);
   void observe_peak(const KvReceipt& now) {
     if (now.bytes_held > result.kv.bytes_held) result.kv = now;
   }
