@@ -204,7 +204,9 @@ void add_bench_gate(CLI::App& bench, std::function<int()>* run_command) {
   add("--held-generate", shape.held_generate, 1,
       "... of which generated: long enough that all that fit are at work together");
   add("--held-users", shape.held_users, 1, "how many the budget holds without the gate");
-  app->add_flag("!--no-held", flags->held, "do not count requests held at once")->group(group);
+  app->add_flag_callback(
+         "--no-held", [flags] { flags->held = false; }, "do not count requests held at once")
+      ->group(group);
   app->add_option("--random-gate", flags->random_gate,
                   "instead of --gate: a point or causal gate of random weights that keeps "
                   "everything, for what deciding costs")

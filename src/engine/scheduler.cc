@@ -57,7 +57,9 @@ std::unique_ptr<Sequence> Scheduler::leave_cache(Sequence& sequence) {
                                [&](const auto& other) { return other.get() == &sequence; });
   CHECK(at != live_.end());
   // Here, so that whoever is set aside and never comes back has said what it read.
-  sequence.note_footprint(cache_.footprint(sequence.kv));
+  if (cache_.progress(sequence.kv).computed > 0) {
+    sequence.note_footprint(cache_.footprint(sequence.kv));
+  }
   std::unique_ptr<Sequence> out = std::move(*at);
   live_.erase(at);
   by_kv_.erase(out->kv);
@@ -132,7 +134,7 @@ void Scheduler::admit() {
   }
 }
 
-// False: no room now for the oldest that waits. True: it was let in, or ended.
+// The oldest that waits is let in, or ends, or finds no room now. False: nobody else is let in now.
 bool Scheduler::admit_first() {
   Sequence& s = *waiting_.front();
   const auto take = [&] {
@@ -140,12 +142,7 @@ bool Scheduler::admit_first() {
     waiting_.pop_front();
     return out;
   };
-  int64_t total = wanted_total(s);
-  int64_t needed = cache_.worst_case_bytes(total, s.open_options());
-  if (needed > limits_.kv_budget && s.generated() > 0) {
-    total = static_cast<int64_t>(s.tokens.size());
-    needed = cache_.worst_case_bytes(total, s.open_options());
-  }
+  const auto [total, needed] = need_of(s);
   const bool gated = s.submission().tier != nullptr, ran = gated && s.result.preemptions > 0;
   const bool fits = needed <= limits_.kv_budget;
   // That is what it needs if all is kept. Under a gate whoever was set aside may have outgrown it
@@ -162,16 +159,30 @@ bool Scheduler::admit_first() {
   }
   if (!id) {
     // Alone and still no room: what is left is pinned, some of it perhaps not for long.
-    if (!live_.empty() || cache_.stats().expiring_pins > 0) return false;
+    if (!live_.empty() || (fits && cache_.stats().expiring_pins > 0)) return false;
     if (!ran) {
       refuse(take(), needed);
       return true;
     }
-    id = cache_.open(s.submission().scope, s.keys(), s.open_options());
-    total = 0;  // alone it needs no promise, and goes on as far as there is room
+    // Alone it needs no promise, and goes on as far as there is room; whoever came beside it now
+    // would be promised what it came for.
+    const kv::SequenceId unpromised = cache_.open(s.submission().scope, s.keys(), s.open_options());
+    make_live(take(), unpromised, 0);
+    return false;
   }
   make_live(take(), *id, total);
   return true;
+}
+
+// What it needs if all is kept: with room ahead or, where that is more than there is, for what it
+// has.
+Scheduler::Need Scheduler::need_of(const Sequence& s) const {
+  const auto need = [&](int64_t total) {
+    return Need{total, cache_.worst_case_bytes(total, s.open_options())};
+  };
+  const Need ahead = need(wanted_total(s));
+  if (ahead.bytes <= limits_.kv_budget || s.generated() == 0) return ahead;
+  return need(static_cast<int64_t>(s.tokens.size()));
 }
 
 // Its place in the cache with room for `total` tokens; empty: no room now.
@@ -272,18 +283,17 @@ int32_t Scheduler::reserve_rows() {
 }
 
 void Scheduler::make_room() {
-  // Alone it waits for the pins that run out.
-  if (live_.size() > 1 || cache_.stats().expiring_pins > 0) {
+  Sequence& eldest = *live_.front();
+  const int64_t needed = need_of(eldest).bytes;
+  // Alone it waits for the pins that run out, if there is room for it then.
+  const bool may_wait = cache_.stats().expiring_pins > 0 && needed <= limits_.kv_budget;
+  if (live_.size() > 1 || may_wait) {
     preempt_youngest();
-    return;
-  }
-  Sequence& alone = *live_.front();
-  const int64_t needed = cache_.worst_case_bytes(wanted_total(alone), alone.open_options());
-  if (alone.generated() > 0) {
-    end(alone, FinishReason::kLength);
+  } else if (eldest.generated() > 0) {
+    end(eldest, FinishReason::kLength);
   } else {
-    end(alone, FinishReason::kError,
-        Error{ErrorCode::kTooLarge, outgrown(alone, needed, limits_.kv_budget, cache_.stats())});
+    end(eldest, FinishReason::kError,
+        Error{ErrorCode::kTooLarge, outgrown(eldest, needed, limits_.kv_budget, cache_.stats())});
   }
 }
 

@@ -72,6 +72,11 @@ class Scheduler {
  private:
   int64_t wanted_total(const Sequence& sequence) const;
   bool renew_promises();
+  struct Need {
+    int64_t total = 0;  // tokens
+    int64_t bytes = 0;
+  };
+  Need need_of(const Sequence& sequence) const;
   bool admit_first();
   std::optional<kv::SequenceId> let_in(const Sequence& sequence, int64_t total);
   void make_live(std::unique_ptr<Sequence> sequence, kv::SequenceId id, int64_t promised);

@@ -300,10 +300,12 @@ Status ScoredRuns::rank_lists() {
     TRY(const auto context, model_->context_for(samples));
     TRY_STATUS(check_give_up(hooks_));
     const Sample& sample = samples.front();
-    if (sample.questions.empty()) continue;
-    std::vector<int32_t> asked = sample.questions.front().tokens;
-    const auto answer = model_->parts().tokenizer->encode(sample.answers.front(), false);
-    asked.insert(asked.end(), answer.begin(), answer.end());
+    std::vector<int32_t> asked = sample.following;  // of a chain
+    if (!sample.questions.empty()) {
+      asked = sample.questions.front().tokens;
+      const auto answer = model_->parts().tokenizer->encode(sample.answers.front(), false);
+      asked.insert(asked.end(), answer.begin(), answer.end());
+    }
     context->read(sample.context);
     context->read_beyond(asked);
     const auto more = far_attention(ContextView(*context), context->tokens(),

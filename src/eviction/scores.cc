@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <complex>
+#include <limits>
 
 #include "base/check.h"
 
@@ -256,7 +257,7 @@ Scores expected_attention_scores(const ContextView& view) {
         score = g == 0 ? more : log_add(score, more);
       }
     }
-    float most = scores[index(view, list, first)];
+    float most = -std::numeric_limits<float>::infinity();
     for (int32_t t = first; t < tokens; ++t) {
       const float* value = view.value(list, t);
       float& score = scores[index(view, list, t)];
