@@ -121,13 +121,13 @@ void print(const ordered_json& json) {
   const auto n = [&](const char* key) { return json[key].get<long long>(); };
   print_text_line("%lld shared tokens, %lld of each of %lld users, %lld generated; medians of %lld",
                   n("shared"), n("own"), n("users"), n("generate"), n("rounds"));
-  print_text_line("  shared prompt   %12lld bytes off, %12lld gated: %.2fx fewer",
+  print_text_line("  shared prompt   %12lld bytes off, %12lld gated: off holds %.2f times as many",
                   n("prefix_bytes_off"), n("prefix_bytes_gated"), x("prefix_bytes_ratio"));
-  print_text_line("  at the peak     %12lld bytes off, %12lld gated: %.2fx fewer", n("bytes_off"),
-                  n("bytes_gated"), x("bytes_ratio"));
-  print_text_line("  attention       %.2fx less time while generating (%.2f to %.2f)",
+  print_text_line("  at the peak     %12lld bytes off, %12lld gated: off holds %.2f times as many",
+                  n("bytes_off"), n("bytes_gated"), x("bytes_ratio"));
+  print_text_line("  attention       %.2f times as fast while generating (%.2f to %.2f)",
                   x("attention_speedup"), x("attention_speedup_p10"), x("attention_speedup_p90"));
-  print_text_line("  steps           %.2fx less time while generating (%.2f to %.2f)",
+  print_text_line("  steps           %.2f times as fast while generating (%.2f to %.2f)",
                   x("decode_speedup"), x("decode_speedup_p10"), x("decode_speedup_p90"));
   print_text_line("  prefill         %.3f of the time without the gate (%.3f to %.3f)",
                   x("prefill_cost"), x("prefill_cost_p10"), x("prefill_cost_p90"));

@@ -101,10 +101,16 @@ Status GateBench::count(const GateShape& shape, KvTier tier, int64_t budget, Tie
                     {shape.held_shared}});
   }
   figures.at_once = 0;
-  TRY_STATUS(bench_->run(std::move(jobs), {}, [&] {
+  const auto ran = bench_->run(std::move(jobs), {}, [&] {
     figures.at_once = std::max(figures.at_once, bench_->engine().stats().live);
-  }));
-  return {};
+  });
+  if (ran) return {};
+  if (ran.error().code != ErrorCode::kTooLarge) return fail(ran.error());
+  // Admission goes by the worst case, which under a gate is more than the tokens' own bytes.
+  return fail(ErrorCode::kTooLarge,
+              "--held-users: the bytes of " + std::to_string(shape.held_users) +
+                  " requests do not hold one in tier " + std::string(kv_tier_name(tier)) + " (" +
+                  ran.error().message + "); raise it, or leave the count out with --no-held");
 }
 
 }  // namespace coppice::tools

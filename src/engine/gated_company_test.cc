@@ -17,6 +17,11 @@
 namespace coppice::engine {
 namespace {
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr uint64_t kSeeds = 1;  // a sanitizer makes a step 20 times as slow
+#else
+constexpr uint64_t kSeeds = 6;
+#endif
 constexpr int64_t kSlots = 700;  // that the budget has pages for: the longest request takes 410
 
 EngineOptions options(const std::string& gate) {
@@ -169,7 +174,7 @@ class Company {
 // Returns how many tokens of thinned prefixes were read.
 int64_t expect_independent(const std::string& gate) {
   int64_t preemptions = 0, thinned = 0, cancelled = 0;
-  for (uint64_t seed = 1; seed <= 6; ++seed) {
+  for (uint64_t seed = 1; seed <= kSeeds; ++seed) {
     SCOPED_TRACE(seed);
     Company company(options(gate), seed);
     company.run(60);
@@ -178,8 +183,8 @@ int64_t expect_independent(const std::string& gate) {
     thinned += company.thinned();
     cancelled += company.cancelled();
   }
-  EXPECT_GT(preemptions, 5);
-  EXPECT_GT(cancelled, 5);
+  EXPECT_GE(preemptions, static_cast<int64_t>(kSeeds));
+  EXPECT_GE(cancelled, static_cast<int64_t>(kSeeds));
   return thinned;
 }
 

@@ -20,7 +20,8 @@ std::string Task::name() const {
 
 Status check_give_up(const ComparisonHooks& hooks) {
   if (!hooks.give_up()) return {};
-  return fail(ErrorCode::kCancelled, "interrupted; the same command goes on from what it has");
+  return fail(ErrorCode::kCancelled,
+              "interrupted; what was saved (--out) is not measured again by the same command");
 }
 
 Tally::Tally(const std::vector<Sample>& samples) {

@@ -275,7 +275,7 @@ Status check_base(const GateFile& file, const Checkpoint& base) {
   return fail(ErrorCode::kCorrupt,
               file.path() + ": was trained on a model with the hash " + file.header().base +
                   ", but " + base.path() + " has " + hash +
-                  "; it would keep what another model needs (unless it is taken by force)");
+                  "; it would keep what another model needs (--gate-force takes it all the same)");
 }
 
 }  // namespace
